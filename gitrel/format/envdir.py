@@ -1,0 +1,61 @@
+"""A deploy's config as files: one for each variable (docs/spec/config.md).
+
+A plain file `LOG_LEVEL` holds the value, all of its bytes and nothing else; `DATABASE_URL.age` holds it encrypted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gitrel.errors import FormatError
+from gitrel.format.manifest import MAX_VALUE, VARIABLE_NAME
+
+SECRET_SUFFIX = ".age"
+MAX_TOTAL = 1024 * 1024  # bytes of names and values; well below what execve(2) takes in total
+
+
+def check_variable(name: str) -> str:
+    """A variable's name. Raises `FormatError`."""
+    if VARIABLE_NAME.fullmatch(name) is None:
+        raise FormatError(
+            f"not a variable's name: {name[:80]!r}", hint="letters, digits and _, not a digit first"
+        )
+    return name
+
+
+def check_value(name: str, value: bytes) -> str:
+    """A plain value as the text that execve(2) can carry. Raises `FormatError`, which never shows the value."""
+    if b"\0" in value:
+        raise FormatError(f"the value of {name} has a NUL byte")
+    if len(value) > MAX_VALUE:
+        raise FormatError(f"the value of {name} is too long", why=f"{len(value)} bytes, at most {MAX_VALUE}")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FormatError(f"the value of {name} is not UTF-8") from None
+
+
+def parse_envdir(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Check a config tree's files. Returns them sorted by file name. Raises `FormatError`."""
+    seen: set[str] = set()
+    total = 0
+    for file, data in sorted(files.items()):
+        name = check_variable(file.removesuffix(SECRET_SUFFIX))
+        if name in seen:
+            raise FormatError(f"{name} is there both plain and secret")
+        if file == name:
+            check_value(name, data)
+        seen.add(name)
+        total += len(name) + len(data)
+    if total > MAX_TOTAL:
+        raise FormatError("the config is too large", why=f"{total} bytes, at most {MAX_TOTAL}")
+    return dict(sorted(files.items()))
+
+
+def plain_values(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The variables that are not secret."""
+    return {file: check_value(file, data) for file, data in files.items() if not file.endswith(SECRET_SUFFIX)}
+
+
+def secret_names(files: Mapping[str, bytes]) -> list[str]:
+    return [file.removesuffix(SECRET_SUFFIX) for file in files if file.endswith(SECRET_SUFFIX)]

@@ -1,0 +1,51 @@
+"""The Procfile: `name: command`, a process type a line (twelve-factor, factor VIII; docs/spec/procfile.md)."""
+
+from __future__ import annotations
+
+from gitrel.errors import FormatError
+from gitrel.format.manifest import PROCESS_NAME
+
+PROCFILE = "Procfile"
+MAX_COMMAND = 64 * 1024  # bytes
+RELEASE_PHASE = "release"  # the process type that runs once per release instead of staying up
+
+
+def parse_procfile(raw: bytes, where: str = PROCFILE) -> dict[str, str]:
+    """Process types and their commands, in the file's order.
+
+    Blank lines and lines that begin with `#` are passed over, CRLF and a missing final newline are fine.
+    Raises `FormatError` with the line's number.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line_number = raw.count(b"\n", 0, error.start) + 1
+        raise FormatError("not UTF-8", where=f"{where}:{line_number}") from None
+    commands: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r")
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, command = line.partition(":")
+        command = command.strip()
+        reason = None
+        if not colon:
+            reason = "no colon; a line is `name: command`"
+        elif PROCESS_NAME.fullmatch(name) is None:
+            reason = f"not a process type: {name[:60]!r}"
+        elif not command:
+            reason = f"{name} has no command"
+        elif any(char < " " and char != "\t" or char == "\x7f" for char in command):
+            reason = "a control character"
+        elif len(command.encode()) > MAX_COMMAND:
+            reason = f"command over {MAX_COMMAND} bytes"
+        elif name in commands:
+            reason = f"{name} stands twice"
+        if reason:
+            raise FormatError(reason, where=f"{where}:{number}")
+        commands[name] = command
+    if not commands:
+        raise FormatError(
+            "no process type in it", where=where, hint="add a line such as `web: python app.py`"
+        )
+    return commands

@@ -1,0 +1,174 @@
+"""Records: the signed entries, to and from bytes (docs/spec/record.md).
+
+A record is a commit (an approval: a tag) whose message is one of the values of `gitrel.format.body`. What
+parses re-encodes to the same bytes; anything else is a `FormatError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar, cast
+
+from gitrel.errors import FormatError
+from gitrel.format.body import (
+    AnyRecord,
+    ApprovalRecord,
+    BuildRecord,
+    Cited,
+    CitedRelease,
+    ConfigRecord,
+    ReleaseRecord,
+    TrustRecord,
+)
+from gitrel.format.commit import Commit, Stamp, encode_commit, parse_commit
+from gitrel.format.tag import Tag, encode_tag, parse_tag
+from gitrel.format.trailers import parse_message
+from gitrel.ids import ApprovalRef, KeyId, ObjectFormat, ObjectId, RecordId
+
+__all__ = [
+    "AnyRecord",
+    "ApprovalRecord",
+    "BuildRecord",
+    "Cited",
+    "CitedRelease",
+    "ConfigRecord",
+    "R",
+    "ReleaseRecord",
+    "Signed",
+    "SignedApproval",
+    "Stamp",
+    "TrustRecord",
+    "approval_payload",
+    "parse_approval",
+    "parse_record",
+    "parse_record_as",
+    "sign_approval",
+    "sign_record",
+    "unsigned_payload",
+]
+
+_Record = TypeVar("_Record", bound=AnyRecord, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed(Generic[_Record]):
+    """A record with its envelope. `payload` is what `signature` (SSHSIG armor) is made over; nothing is verified."""
+
+    record: _Record
+    tree: ObjectId
+    author: Stamp
+    committer: Stamp
+    signature: str
+    payload: bytes
+    raw: bytes
+    id: RecordId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedApproval:
+    """An approval with its envelope; `key` is the key id that the tag's name claims."""
+
+    record: ApprovalRecord
+    key: KeyId
+    tagger: Stamp
+    signature: str
+    payload: bytes
+    raw: bytes
+    id: RecordId
+
+
+def unsigned_payload(record: AnyRecord, *, tree: ObjectId, author: Stamp, committer: Stamp) -> bytes:
+    """The bytes to sign (namespace `git`, sha512)."""
+    return encode_commit(_commit(record, tree, author, committer, None))
+
+
+def sign_record(
+    record: AnyRecord, *, tree: ObjectId, author: Stamp, committer: Stamp, signature: str
+) -> bytes:
+    """The record's bytes, given the armored signature over `unsigned_payload` (a final newline is dropped)."""
+    return encode_commit(_commit(record, tree, author, committer, signature.rstrip("\n")))
+
+
+def _commit(
+    record: AnyRecord, tree: ObjectId, author: Stamp, committer: Stamp, signature: str | None
+) -> Commit:
+    return Commit(
+        tree=tree,
+        parents=record.parents,
+        author=author,
+        committer=committer,
+        signature=signature,
+        message=record.message,
+    )
+
+
+def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
+    """Read a trust, config, build or release record. Raises `FormatError`, and nothing else, for any other bytes."""
+    commit = parse_commit(raw, fmt)
+    body = parse_message(commit.message, fmt)
+    if isinstance(body, ApprovalRecord):
+        raise FormatError("an approval is a tag, not a commit")
+    if body.parents != commit.parents:
+        raise FormatError(
+            "the parents are not what the trailers name", why=f"expected {' '.join(body.parents) or 'none'}"
+        )
+    assert commit.signature is not None  # parse_commit refuses unsigned commits
+    return Signed(
+        record=body,
+        tree=commit.tree,
+        author=commit.author,
+        committer=commit.committer,
+        signature=commit.signature,
+        payload=encode_commit(replace(commit, signature=None)),
+        raw=raw,
+        id=RecordId.of("commit", raw, fmt),
+    )
+
+
+R = TypeVar("R", TrustRecord, ConfigRecord, BuildRecord, ReleaseRecord)
+
+
+def parse_record_as(kind: type[R], raw: bytes, fmt: ObjectFormat) -> Signed[R]:
+    """Read a record that must be of one kind. Raises `FormatError`."""
+    signed = parse_record(raw, fmt)
+    if not isinstance(signed.record, kind):
+        raise FormatError(f"a {signed.record.kind} record where a {kind.kind} record belongs")
+    return cast("Signed[R]", signed)
+
+
+def approval_payload(record: ApprovalRecord, *, key: KeyId, tagger: Stamp) -> bytes:
+    """The bytes to sign (namespace `git`, sha512)."""
+    return encode_tag(_tag(record, key, tagger, None))
+
+
+def sign_approval(record: ApprovalRecord, *, key: KeyId, tagger: Stamp, signature: str) -> bytes:
+    """The tag's bytes, given the armored signature over `approval_payload` (a final newline is dropped)."""
+    return encode_tag(_tag(record, key, tagger, signature.rstrip("\n")))
+
+
+def _tag(record: ApprovalRecord, key: KeyId, tagger: Stamp, signature: str | None) -> Tag:
+    name = str(ApprovalRef(record.approved.oid, key)).removeprefix("refs/")
+    return Tag(
+        object=record.approved.oid, name=name, tagger=tagger, message=record.message, signature=signature
+    )
+
+
+def parse_approval(raw: bytes, fmt: ObjectFormat) -> SignedApproval:
+    """Read an approval. Raises `FormatError`, and nothing else, for any other bytes."""
+    tag = parse_tag(raw, fmt)
+    body = parse_message(tag.message, fmt)
+    if not isinstance(body, ApprovalRecord):
+        raise FormatError(f"a {body.kind} record is a commit, not a tag")
+    key = KeyId(tag.name.rpartition("/")[2])
+    assert tag.signature is not None  # parse_tag refuses unsigned tags
+    if encode_tag(_tag(body, key, tag.tagger, tag.signature)) != raw:
+        raise FormatError("the tag is not on the record, or not of the name, that its trailers say")
+    return SignedApproval(
+        record=body,
+        key=key,
+        tagger=tag.tagger,
+        signature=tag.signature,
+        payload=encode_tag(replace(tag, signature=None)),
+        raw=raw,
+        id=RecordId.of("tag", raw, fmt),
+    )

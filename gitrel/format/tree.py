@@ -1,0 +1,157 @@
+"""Git trees: strict parsing, encoding, and the names and modes that a build may hold (docs/spec/tree.md)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from gitrel.errors import FormatError
+from gitrel.ids import ObjectFormat, ObjectId, Sha256
+
+MAX_NAME = 255  # bytes; NAME_MAX of every filesystem that Linux runs on
+
+# Code points that HFS+ ignores in names (git's utf8.c, next_hfs_char)
+_HFS_IGNORED = dict.fromkeys(
+    [*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF], None
+)
+
+
+class Mode(Enum):
+    """The four modes that gitrel stores; the value is git's spelling."""
+
+    DIRECTORY = b"40000"
+    FILE = b"100644"
+    EXECUTABLE = b"100755"
+    SYMLINK = b"120000"
+
+
+_MODES = {mode.value: mode for mode in Mode}
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEntry:
+    """One entry; `name` is a single checked path component."""
+
+    mode: Mode
+    name: str
+    oid: ObjectId
+
+    @property
+    def sort_key(self) -> bytes:
+        """Git sorts by bytes, a directory as if its name ended in `/` (git's read-cache.c, base_name_compare)."""
+        raw = self.name.encode()
+        return raw + b"/" if self.mode is Mode.DIRECTORY else raw
+
+
+def encode_tree(entries: Iterable[TreeEntry]) -> bytes:
+    """A tree object's bytes, sorted as git sorts."""
+    return b"".join(
+        b"%s %s\0%s" % (entry.mode.value, entry.name.encode(), entry.oid.raw)
+        for entry in sorted(entries, key=lambda entry: entry.sort_key)
+    )
+
+
+def parse_tree(raw: bytes, fmt: ObjectFormat) -> tuple[TreeEntry, ...]:
+    """Read a tree object. Raises `FormatError` for other modes, unsafe names, disorder, duplicates, torn bytes."""
+    entries: list[TreeEntry] = []
+    names: set[str] = set()
+    at = 0
+    previous = b""
+    while at < len(raw):
+        space = raw.find(b" ", at, at + 7)
+        nul = raw.find(b"\0", space + 1) if space > 0 else -1
+        end = nul + 1 + fmt.raw_length
+        if nul < 0 or end > len(raw):
+            raise FormatError("tree is cut short or has bytes that are no entry", why=f"at byte {at}")
+        mode = _MODES.get(raw[at:space])
+        if mode is None:
+            raise FormatError(
+                f"mode {raw[at:space].decode('latin-1')!r} in a tree",
+                why="only 40000, 100644, 100755 and 120000",
+            )
+        name = check_name(raw[space + 1 : nul])
+        entry = TreeEntry(mode, name, ObjectId.from_raw(raw[nul + 1 : end]))
+        if name in names:
+            raise FormatError(f"{name!r} stands twice in a tree")
+        if entry.sort_key <= previous and entries:
+            raise FormatError("tree is not sorted", why=f"at {name!r}")
+        if mode is Mode.SYMLINK and is_dot_name(name, "gitmodules", "gitmod"):
+            raise FormatError(f"{name!r} is a symbolic link")
+        names.add(name)
+        previous = entry.sort_key
+        entries.append(entry)
+        at = end
+    return tuple(entries)
+
+
+def check_name(raw: bytes) -> str:
+    """One path component that git would check out with core.protectHFS and core.protectNTFS on, in UTF-8.
+
+    Raises `FormatError` with the reason.
+    """
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FormatError(f"name is not UTF-8: {raw[:100]!r}") from None
+    reason = _objection(name, len(raw))
+    if reason:
+        raise FormatError(f"unsafe name {name[:100]!r}", why=reason)
+    return name
+
+
+def _objection(name: str, length: int) -> str | None:
+    if not name or name in (".", ".."):
+        return "not a name"
+    if length > MAX_NAME:
+        return f"{length} bytes, at most {MAX_NAME}"
+    if "/" in name or "\0" in name:
+        return "has a slash or NUL"
+    if not name.isprintable() and any(unicodedata.category(char) == "Cc" for char in name):
+        return "has a control character"
+    if name.rstrip(" ") in (".", "..") or (
+        not name.isascii() and name.translate(_HFS_IGNORED) in (".", "..")
+    ):
+        return "another spelling of . or .."
+    if is_dot_name(name, "git", "git"):
+        return "a spelling of .git"
+    return None
+
+
+def is_dot_name(name: str, word: str, short: str) -> bool:
+    """Whether a filesystem may take `name` for `.word`: case, HFS+ ignorables, NTFS streams and `short~1`.
+
+    After git's path.c, is_ntfs_dotgit and is_ntfs_dot_generic, and utf8.c, is_hfs_dot_generic.
+    """
+    folded = (name if name.isascii() else name.translate(_HFS_IGNORED)).lower()
+    if not folded.startswith((".", short[:1])) and "\\" not in folded:
+        return False
+    if folded == f".{word}":
+        return True
+    dotted = (f".{word}", *(f"{short}~{n}" for n in range(1, 5)))
+    components = folded.partition(":")[0].split("\\") if word == "git" else [folded.partition(":")[0]]
+    return any(component.rstrip(" .") in dotted for component in components)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A tree entry's target under both hash functions: git's id, and the id that a SHA-256 repository would give.
+
+    `sha256` of a directory is over the tree object that names its children by *their* `sha256`.
+    """
+
+    mode: Mode
+    oid: ObjectId
+    sha256: Sha256
+
+
+def blob_node(data: bytes, fmt: ObjectFormat, mode: Mode = Mode.FILE) -> Node:
+    return Node(mode, fmt.object_id("blob", data), Sha256.of("blob", data))
+
+
+def directory_node(children: Mapping[str, Node], fmt: ObjectFormat) -> tuple[bytes, Node]:
+    """The tree object's bytes in the repository's own format, and the directory's two ids."""
+    raw = encode_tree(TreeEntry(node.mode, name, node.oid) for name, node in children.items())
+    twin = encode_tree(TreeEntry(node.mode, name, ObjectId(node.sha256)) for name, node in children.items())
+    return raw, Node(Mode.DIRECTORY, fmt.object_id("tree", raw), Sha256.of("tree", twin))

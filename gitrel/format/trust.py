@@ -1,0 +1,232 @@
+"""`trust.toml` and `allowed_signers`: who may do what (docs/spec/trust.md).
+
+Keys are only split into their parts here; whether a blob is an acceptable public key is for `gitrel.keys` to
+say. A policy that nobody could ever change again, or that names people it does not have, does not parse.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomli_w
+
+from gitrel.errors import FormatError
+from gitrel.format.manifest import TomlTable, list_of, parse_toml
+from gitrel.ids import PRODUCTION, App, Deploy, Entry, KeyId, PersonName
+
+TRUST_FILE = "trust.toml"
+SIGNERS_FILE = "allowed_signers"
+FORMAT = 1
+
+_ANY = re.compile(r"[^\x00-\x1f]{1,128}")
+_KEY = re.compile(r"([a-z0-9][a-z0-9@.-]{0,63}) ([A-Za-z0-9+/]+={0,2})(?: ([^\x00-\x1f\x7f]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """A public key as one line of text (sshd(8), AUTHORIZED_KEYS, without options)."""
+
+    kind: str
+    blob: bytes
+    comment: str = ""
+
+    @classmethod
+    def parse(cls, line: Any) -> KeyLine:
+        match = _KEY.fullmatch(line) if isinstance(line, str) else None
+        if match is None:
+            raise FormatError("expected a public key: type, base64, comment")
+        try:
+            blob = base64.b64decode(match[2], validate=True)
+        except binascii.Error:
+            raise FormatError("the key is not base64") from None
+        key = cls(match[1], blob, match[3] or "")
+        if key.bare.split(" ")[1] != match[2]:
+            raise FormatError("the key's base64 is not canonical")
+        return key
+
+    @property
+    def id(self) -> KeyId:
+        return KeyId.of(self.blob)
+
+    @property
+    def bare(self) -> str:
+        """Type and base64, without the comment."""
+        return f"{self.kind} {base64.b64encode(self.blob).decode()}"
+
+    def __str__(self) -> str:
+        return f"{self.bare} {self.comment}".rstrip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """`threshold` of `people` together may do it."""
+
+    people: tuple[PersonName, ...]
+    threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployPolicy:
+    """Who may release a deploy and set its config, and the keys that can read its secrets."""
+
+    release: Role
+    config: Role
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustPolicy:
+    """The whole of `trust.toml`. `deploys` always has production; `repudiated` lists entries that must never run."""
+
+    app: App
+    people: Mapping[PersonName, tuple[KeyLine, ...]]
+    root: Role
+    build: Role
+    deploys: Mapping[Deploy, DeployPolicy]
+    repudiated: Mapping[Deploy, tuple[Entry, ...]] = field(default_factory=dict)
+
+    def deploy(self, name: Deploy) -> DeployPolicy:
+        """A deploy's own roles, or production's; never production's readers for another deploy."""
+        own = self.deploys.get(name)
+        if own is not None:
+            return own
+        production = self.deploys[PRODUCTION]
+        return DeployPolicy(release=production.release, config=production.config)
+
+    def is_repudiated(self, deploy: Deploy, entry: Entry) -> bool:
+        return entry in self.repudiated.get(deploy, ())
+
+
+def parse_trust(raw: bytes, where: str = TRUST_FILE) -> TrustPolicy:
+    """Raises `FormatError` naming the file and the key's path, or the line where it is no TOML."""
+    top = parse_toml(raw, where)
+    number = top.take("format", lambda value: value)
+    if number != FORMAT or isinstance(number, bool):
+        raise FormatError(
+            f"format = {number!r}"[:60], where=where, why="this gitrel knows format 1", hint="upgrade gitrel"
+        )
+    app = top.take("app", App)
+    people = {PersonName(name): _person(table) for name, table in top.tables("people", _ANY)}
+    roles = _required(top, "roles", where)
+    policy = TrustPolicy(
+        app=app,
+        people=people,
+        root=_role(_required(roles, "root", where), people),
+        build=_role(_required(roles, "build", where), people),
+        deploys={Deploy(name): _deploy(table, people, where) for name, table in top.tables("deploys", _ANY)},
+        repudiated=_repudiated(top.table("repudiated")),
+    )
+    roles.end()
+    top.end()
+    if PRODUCTION not in policy.deploys:
+        raise FormatError("no [deploys.production]", where=where)
+    owners: dict[KeyId, PersonName] = {}
+    for person, keys in people.items():
+        for key in keys:
+            if owners.setdefault(key.id, person) != person or keys.count(key) > 1:
+                raise FormatError(
+                    f"people.{person}: a key that stands twice", where=where, why=f"also {owners[key.id]}'s"
+                )
+    return policy
+
+
+def encode_trust(policy: TrustPolicy) -> bytes:
+    """`trust.toml`, as gitrel writes it: people sorted by name, production first among the deploys."""
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "app": str(policy.app),
+        "people": {
+            str(name): {"keys": [str(key) for key in keys]} for name, keys in sorted(policy.people.items())
+        },
+        "roles": {"root": _role_table(policy.root), "build": _role_table(policy.build)},
+        "deploys": {
+            str(name): {
+                "release": _role_table(deploy.release),
+                "config": _role_table(deploy.config),
+                "readers": list(deploy.readers),
+            }
+            for name, deploy in sorted(
+                policy.deploys.items(), key=lambda item: (item[0] != PRODUCTION, item[0])
+            )
+        },
+    }
+    if policy.repudiated:
+        document["repudiated"] = {
+            str(name): [str(entry) for entry in sorted(entries)]
+            for name, entries in sorted(policy.repudiated.items())
+        }
+    return tomli_w.dumps(document).encode()
+
+
+def encode_allowed_signers(policy: TrustPolicy) -> bytes:
+    """The same keys for stock git (ssh-keygen(1), ALLOWED SIGNERS): people sorted by name, a line for each key."""
+    lines = [
+        f'{person} namespaces="git" {key.bare}\n'
+        for person, keys in sorted(policy.people.items())
+        for key in keys
+    ]
+    return "".join(lines).encode()
+
+
+def _required(table: TomlTable, key: str, where: str) -> TomlTable:
+    found = table.table(key)
+    if found is None:
+        raise FormatError(f"no table {key!r}", where=where)
+    return found
+
+
+def _person(table: TomlTable) -> tuple[KeyLine, ...]:
+    keys = table.take("keys", list_of(KeyLine.parse))
+    table.end()
+    if not keys:
+        raise FormatError("a person without keys")
+    return keys
+
+
+def _role(table: TomlTable, known: Mapping[PersonName, object]) -> Role:
+    people = table.take("people", list_of(PersonName))
+    threshold = table.take("threshold", lambda value: value)
+    table.end()
+    return _checked(people, threshold, known)
+
+
+def _checked(people: tuple[PersonName, ...], threshold: Any, known: Mapping[PersonName, object]) -> Role:
+    for person in people:
+        if person not in known:
+            raise FormatError(f"a role names {person!r}, who is not in [people]")
+    if len(set(people)) != len(people):
+        raise FormatError("a role names somebody twice")
+    if not isinstance(threshold, int) or isinstance(threshold, bool) or not 1 <= threshold <= len(people):
+        raise FormatError(f"a role of {len(people)} people cannot have the threshold {threshold!r}")
+    return Role(people=people, threshold=threshold)
+
+
+def _deploy(table: TomlTable, known: Mapping[PersonName, object], where: str) -> DeployPolicy:
+    policy = DeployPolicy(
+        release=_role(_required(table, "release", where), known),
+        config=_role(_required(table, "config", where), known),
+        readers=table.take("readers", list_of(_reader), ()),
+    )
+    table.end()
+    return policy
+
+
+def _reader(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value.strip():
+        raise FormatError("expected an SSH public key or an age recipient")
+    return value
+
+
+def _repudiated(table: TomlTable | None) -> dict[Deploy, tuple[Entry, ...]]:
+    if table is None:
+        return {}
+    return {Deploy(name): list_of(Entry.parse)(entries) for name, entries in table.items()}
+
+
+def _role_table(role: Role) -> dict[str, Any]:
+    return {"people": [str(person) for person in role.people], "threshold": role.threshold}
