@@ -1,0 +1,239 @@
+"""Reading whole ledgers: refs and objects in, verdicts out.
+
+`refs` is what a repository or a remote says that its refs are; nothing about it is believed. Refs that only
+look like entries (`v06`, `latest`) belong to no ledger and are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
+from gitrel.format.commit import parse_commit
+from gitrel.format.record import BuildRecord, ConfigRecord, Signed
+from gitrel.format.tree import Mode, parse_tree
+from gitrel.format.trust import SIGNERS_FILE, TRUST_FILE
+from gitrel.ids import (
+    TRUST,
+    ApprovalRef,
+    BuildRef,
+    Deploy,
+    Entry,
+    Kind,
+    Ledger,
+    LedgerKind,
+    LedgerRef,
+    ObjectFormat,
+    ObjectId,
+    RecordId,
+    Sha256,
+    parse_ref,
+)
+from gitrel.trust.chain import TrustChain
+from gitrel.trust.checks import Check
+from gitrel.trust.content import Objects
+from gitrel.trust.ledger import Anchor, ReleaseLedger, Verdict
+from gitrel.trust.signers import Signatures, parse_canonical, verify_approvals, verify_signature
+
+RefMap = Mapping[str, ObjectId]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedConfig:
+    """An entry of a config ledger whose record, chain and signer were checked."""
+
+    signed: Signed[ConfigRecord]
+    entry: Entry
+
+    @property
+    def id(self) -> RecordId:
+        return self.signed.id
+
+
+class RecordReader:
+    """The records and approvals of one set of refs, for the verifier to ask for (`gitrel.trust.ledger.Records`)."""
+
+    def __init__(self, refs: RefMap, objects: Objects) -> None:
+        self._objects = objects
+        self._approvals: dict[ObjectId, list[ObjectId]] = {}
+        for name, oid in refs.items():
+            if name.startswith("refs/approvals/"):
+                try:
+                    ref = parse_ref(name)
+                except FormatError:
+                    continue  # a stray ref approves nothing
+                if isinstance(ref, ApprovalRef):
+                    self._approvals.setdefault(ref.record, []).append(oid)
+
+    def commit(self, oid: ObjectId) -> bytes:
+        return self._objects.read(oid, "commit")
+
+    def approvals(self, record: ObjectId) -> Sequence[bytes]:
+        return [self._objects.read(oid, "tag") for oid in self._approvals.get(record, ())]
+
+
+def entries(refs: RefMap, ledger: Ledger) -> dict[Entry, ObjectId]:
+    """The refs that are entries of one ledger, in order."""
+    found: dict[Entry, ObjectId] = {}
+    for name, oid in refs.items():
+        if name.startswith(ledger.prefix):
+            try:
+                ref = parse_ref(name)
+            except FormatError:
+                continue
+            if isinstance(ref, LedgerRef) and ref.ledger == ledger:
+                found[ref.entry] = oid
+    return dict(sorted(found.items()))
+
+
+def deploys(refs: RefMap) -> list[Deploy]:
+    """The deploys that have a release ledger."""
+    found = set()
+    for name in refs:
+        if name.startswith("refs/releases/"):
+            try:
+                ref = parse_ref(name)
+            except FormatError:
+                continue
+            if isinstance(ref, LedgerRef) and ref.ledger.kind is LedgerKind.RELEASE and ref.ledger.deploy:
+                found.add(ref.ledger.deploy)
+    return sorted(found)
+
+
+def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | None) -> TrustChain:
+    """Walk the whole trust ledger from the pin. Raises `Refused`; `NotFound` if there is none at all."""
+    chain = TrustChain(fmt, pin)
+    reader = RecordReader(refs, objects)
+    found = entries(refs, TRUST)
+    if not found:
+        raise NotFound("no trust ledger", where=f"{TRUST.prefix}1", hint="start one with `gitrel init`")
+    for entry, oid in found.items():
+        name = str(TRUST[entry])
+        if entry != len(chain) + 1:
+            raise Refused(f"v{len(chain) + 1} is missing", check=Check.TRUST_CHAIN, where=name)
+        raw = _read(objects, oid, "commit", name)
+        trust_file, signers_file = _trust_files(raw, objects, fmt, name)
+        chain.add(
+            name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid)
+        )
+    return chain
+
+
+def walk_releases(
+    refs: RefMap,
+    objects: Objects,
+    trust: TrustChain,
+    deploy: Deploy,
+    *,
+    anchor: Anchor | None = None,
+    shallow: bool = False,
+    released_before: Callable[[RecordId], bool] | None = None,
+) -> Iterator[Verdict]:
+    """A verdict for each release after the anchor, oldest first; one that breaks the chain is the last.
+
+    Raises `Refused` (13) if the anchor's own release is gone or another one.
+    """
+    ledger = Ledger.releases(deploy)
+    found = entries(refs, ledger)
+    if anchor is not None and found.get(anchor.entry) != anchor.id.oid:
+        now = found.get(anchor.entry)
+        raise Refused(
+            f"{anchor.entry} is another release now" if now else f"{anchor.entry} is gone",
+            check=Check.HIGHEST_SEEN,
+            where=str(ledger[anchor.entry]),
+            why=f"it was {anchor.id.oid}, verified" + (f"; the remote says {now}" if now else ""),
+            hint="the ledger was rewritten or rolled back: ask who can write to the remote",
+        )
+    verifier = ReleaseLedger(
+        trust,
+        deploy,
+        RecordReader(refs, objects),
+        anchor=anchor,
+        shallow=shallow,
+        **({"released_before": released_before} if released_before else {}),
+    )
+    for entry, oid in found.items():
+        if anchor is not None and entry <= anchor.entry:
+            continue
+        name = str(ledger[entry])
+        try:
+            if entry != verifier.next and not shallow:
+                raise Refused(f"{verifier.next} is missing", check=Check.PREVIOUS, where=name)
+            yield verifier.add(name, _read(objects, oid, "commit", name))
+            shallow = False
+        except Refused as refusal:
+            raw_id = RecordId(oid, Sha256("0" * 64))
+            yield Verdict(ref=name, entry=entry, id=raw_id, refusal=refusal)
+            return
+
+
+def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy) -> list[VerifiedConfig]:
+    """The deploy's config ledger, every link and signature checked. Raises `Refused` at the first bad entry."""
+    ledger = Ledger.config(deploy)
+    verified: list[VerifiedConfig] = []
+    for entry, oid in entries(refs, ledger).items():
+        name = str(ledger[entry])
+        signed = parse_canonical(ConfigRecord, _read(objects, oid, "commit", name), trust.format, name)
+        record = signed.record
+        if str(record.ref) != name:
+            raise Refused("the ref does not name this record", check=Check.NAME, where=name)
+        if record.app != trust.app:
+            raise Refused("config of another app", check=Check.APP, where=name, why=record.app)
+        previous = verified[-1].id if verified else None
+        if record.entry != len(verified) + 1 or record.previous != previous:
+            raise Refused("does not follow the entry before it", check=Check.PREVIOUS, where=name)
+        cited = trust.cited(record.trust, name)
+        if cited.owners.get(verify_signature(signed, name)) not in cited.policy.deploy(deploy).config.people:
+            raise Refused("signed by somebody without the config role", check=Check.SIGNATURE, where=name)
+        verified.append(VerifiedConfig(signed, entry))
+    return verified
+
+
+def find_builds(
+    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None
+) -> Iterator[Signed[BuildRecord]]:
+    """The builds that somebody with the build role signed, of one source commit or of all; others are passed over."""
+    policy = trust.newest.policy
+    reader = RecordReader(refs, objects)
+    for name, oid in refs.items():
+        if not name.startswith("refs/builds/"):
+            continue
+        try:
+            signed = parse_canonical(BuildRecord, reader.commit(oid), trust.format, name)
+            if name != str(BuildRef(signed.id.oid)) or signed.record.app != trust.app:
+                continue
+            if source is not None and signed.record.source != source:
+                continue
+            trust.cited(signed.record.trust, name)
+            signatures = Signatures(
+                verify_signature(signed, name),
+                verify_approvals(reader.approvals(oid), signed.id, trust.app, trust.format),
+            )
+        except (Refused, NotFound, LocalStateError):
+            continue  # whoever can write to the remote can put anything here; an audit names it
+        if len(signatures.people(policy.build, trust.newest.owners)) >= policy.build.threshold:
+            yield signed
+
+
+def _trust_files(raw: bytes, objects: Objects, fmt: ObjectFormat, name: str) -> tuple[bytes, bytes]:
+    try:
+        tree = parse_tree(_read(objects, parse_commit(raw, fmt).tree, "tree", name), fmt)
+    except FormatError as error:
+        raise Refused("not a canonical record", check=Check.CANONICAL, where=name, why=str(error)) from None
+    files = {entry.name: entry for entry in tree if entry.mode is Mode.FILE}
+    if set(files) != {TRUST_FILE, SIGNERS_FILE} or len(tree) != len(files):
+        raise Refused(f"its tree is not {TRUST_FILE} and {SIGNERS_FILE}", check=Check.TREE, where=name)
+    return (
+        _read(objects, files[TRUST_FILE].oid, "blob", name),
+        _read(objects, files[SIGNERS_FILE].oid, "blob", name),
+    )
+
+
+def _read(objects: Objects, oid: ObjectId, kind: Kind, name: str) -> bytes:
+    try:
+        return objects.read(oid, kind)
+    except (NotFound, LocalStateError) as error:
+        raise Refused(
+            f"cannot be read: {error.what}", check=Check.CANONICAL, where=name, why=error.why
+        ) from None
