@@ -64,9 +64,7 @@ class _Body(ABC):
         check_text(self.subject, "subject")
         check_text(self.text, "message")
         if not self.subject or self.subject != self.subject.strip() or "\n" in self.subject:
-            raise FormatError(
-                "a record's subject is one line without space around it", why=repr(self.subject[:60])
-            )
+            raise FormatError("a record's subject is one line without space around it", why=repr(self.subject[:60]))
         if self.text != self.text.strip("\n"):
             raise FormatError("a record's text does not begin or end with a newline")
 
@@ -81,9 +79,7 @@ class _Body(ABC):
     @property
     def message(self) -> str:
         head = [("Gitrel-Record", self.kind), ("Gitrel-Format", FORMAT), ("App", self.app)]
-        trailers = "\n".join(
-            f"{key}: {value}" for key, value in [*head, *self._trailers()] if value is not None
-        )
+        trailers = "\n".join(f"{key}: {value}" for key, value in [*head, *self._trailers()] if value is not None)
         return "\n\n".join(part for part in (self.subject, self.text, trailers) if part) + "\n"
 
 

@@ -17,9 +17,7 @@ MAX_RECORD = 256 * 1024  # bytes; a record is a few hundred, a trust record 150 
 
 _NAME = re.compile(r"[^\s<>\x00](?:[^<>\n\x00]*[^\s<>\x00])?")
 _EMAIL = re.compile(r"[^\s<>\x00]+")
-_STAMP = re.compile(
-    r"(?P<name>[^<>\n]+) <(?P<email>[^<>\n]+)> (?P<time>0|[1-9][0-9]{0,11}) (?P<zone>[+-][0-9]{4})"
-)
+_STAMP = re.compile(r"(?P<name>[^<>\n]+) <(?P<email>[^<>\n]+)> (?P<time>0|[1-9][0-9]{0,11}) (?P<zone>[+-][0-9]{4})")
 _ZONE = re.compile(r"[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
 _MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z, the last second that a four-digit year can name
 
@@ -46,9 +44,7 @@ class Stamp:
             (self.zone, _ZONE, "time zone"),
         ):
             if shape.fullmatch(value) is None:
-                raise FormatError(
-                    f"not {'an' if what[0] == 'e' else 'a'} {what} that git can store: {value[:80]!r}"
-                )
+                raise FormatError(f"not {'an' if what[0] == 'e' else 'a'} {what} that git can store: {value[:80]!r}")
             check_text(value, what)
         if not 0 <= self.time <= _MAX_TIME:
             raise FormatError(f"not a time: {self.time}", why=f"0 to {_MAX_TIME} seconds")
@@ -119,9 +115,7 @@ def parse_commit(raw: bytes, fmt: ObjectFormat) -> Commit:
         signature=armor,
         message=message,
     )
-    if (
-        encode_commit(commit) != raw
-    ):  # the grammar above leaves no room for this; the promise is kept all the same
+    if encode_commit(commit) != raw:  # the grammar above leaves no room for this; the promise is kept all the same
         raise FormatError("record is not in its canonical form")
     return commit
 

@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from gitrel.errors import FormatError
 from gitrel.format.manifest import MAX_VALUE, VARIABLE_NAME
 
-SECRET_SUFFIX = ".age"
+SECRET_SUFFIX = ".age"  # noqa: S105 - a file name's ending
 MAX_TOTAL = 1024 * 1024  # bytes of names and values; well below what execve(2) takes in total
 
 
 def check_variable(name: str) -> str:
     """A variable's name. Raises `FormatError`."""
     if VARIABLE_NAME.fullmatch(name) is None:
-        raise FormatError(
-            f"not a variable's name: {name[:80]!r}", hint="letters, digits and _, not a digit first"
-        )
+        raise FormatError(f"not a variable's name: {name[:80]!r}", hint="letters, digits and _, not a digit first")
     return name
 
 

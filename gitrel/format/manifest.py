@@ -145,9 +145,7 @@ class TomlTable:
     def end(self) -> None:
         for key in self._values:
             close = difflib.get_close_matches(key, self._known, 1)
-            raise self._error(
-                key[:80], f"unknown key; did you mean {close[0]!r}?" if close else "unknown key"
-            )
+            raise self._error(key[:80], f"unknown key; did you mean {close[0]!r}?" if close else "unknown key")
 
 
 def _build(table: TomlTable) -> BuildSpec:

@@ -35,7 +35,7 @@ def parse_procfile(raw: bytes, where: str = PROCFILE) -> dict[str, str]:
             reason = f"not a process type: {name[:60]!r}"
         elif not command:
             reason = f"{name} has no command"
-        elif any(char < " " and char != "\t" or char == "\x7f" for char in command):
+        elif any((char < " " and char != "\t") or char == "\x7f" for char in command):
             reason = "a control character"
         elif len(command.encode()) > MAX_COMMAND:
             reason = f"command over {MAX_COMMAND} bytes"
@@ -45,7 +45,5 @@ def parse_procfile(raw: bytes, where: str = PROCFILE) -> dict[str, str]:
             raise FormatError(reason, where=f"{where}:{number}")
         commands[name] = command
     if not commands:
-        raise FormatError(
-            "no process type in it", where=where, hint="add a line such as `web: python app.py`"
-        )
+        raise FormatError("no process type in it", where=where, hint="add a line such as `web: python app.py`")
     return commands

@@ -47,14 +47,14 @@ __all__ = [
     "unsigned_payload",
 ]
 
-_Record = TypeVar("_Record", bound=AnyRecord, covariant=True)
+_Record_co = TypeVar("_Record_co", bound=AnyRecord, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed(Generic[_Record]):
+class Signed(Generic[_Record_co]):
     """A record with its envelope. `payload` is what `signature` (SSHSIG armor) is made over; nothing is verified."""
 
-    record: _Record
+    record: _Record_co
     tree: ObjectId
     author: Stamp
     committer: Stamp
@@ -82,16 +82,12 @@ def unsigned_payload(record: AnyRecord, *, tree: ObjectId, author: Stamp, commit
     return encode_commit(_commit(record, tree, author, committer, None))
 
 
-def sign_record(
-    record: AnyRecord, *, tree: ObjectId, author: Stamp, committer: Stamp, signature: str
-) -> bytes:
+def sign_record(record: AnyRecord, *, tree: ObjectId, author: Stamp, committer: Stamp, signature: str) -> bytes:
     """The record's bytes, given the armored signature over `unsigned_payload` (a final newline is dropped)."""
     return encode_commit(_commit(record, tree, author, committer, signature.rstrip("\n")))
 
 
-def _commit(
-    record: AnyRecord, tree: ObjectId, author: Stamp, committer: Stamp, signature: str | None
-) -> Commit:
+def _commit(record: AnyRecord, tree: ObjectId, author: Stamp, committer: Stamp, signature: str | None) -> Commit:
     return Commit(
         tree=tree,
         parents=record.parents,
@@ -112,7 +108,8 @@ def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
         raise FormatError(
             "the parents are not what the trailers name", why=f"expected {' '.join(body.parents) or 'none'}"
         )
-    assert commit.signature is not None  # parse_commit refuses unsigned commits
+    if commit.signature is None:
+        raise FormatError("record is not signed")
     return Signed(
         record=body,
         tree=commit.tree,
@@ -148,9 +145,7 @@ def sign_approval(record: ApprovalRecord, *, key: KeyId, tagger: Stamp, signatur
 
 def _tag(record: ApprovalRecord, key: KeyId, tagger: Stamp, signature: str | None) -> Tag:
     name = str(ApprovalRef(record.approved.oid, key)).removeprefix("refs/")
-    return Tag(
-        object=record.approved.oid, name=name, tagger=tagger, message=record.message, signature=signature
-    )
+    return Tag(object=record.approved.oid, name=name, tagger=tagger, message=record.message, signature=signature)
 
 
 def parse_approval(raw: bytes, fmt: ObjectFormat) -> SignedApproval:
@@ -160,7 +155,8 @@ def parse_approval(raw: bytes, fmt: ObjectFormat) -> SignedApproval:
     if not isinstance(body, ApprovalRecord):
         raise FormatError(f"a {body.kind} record is a commit, not a tag")
     key = KeyId(tag.name.rpartition("/")[2])
-    assert tag.signature is not None  # parse_tag refuses unsigned tags
+    if tag.signature is None:
+        raise FormatError("approval is not signed")
     if encode_tag(_tag(body, key, tag.tagger, tag.signature)) != raw:
         raise FormatError("the tag is not on the record, or not of the name, that its trailers say")
     return SignedApproval(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from gitrel.errors import FormatError
 from gitrel.format.body import (
@@ -79,7 +80,7 @@ class _Trailers:
         text = self.optional("Previous")
         if (text is None) != (entry == 1):
             raise FormatError(f"{entry} {'names' if text else 'does not name'} a previous entry")
-        return text and self.record_id(text) or None
+        return self.record_id(text) if text else None
 
     def cited(self, text: str) -> Cited:
         entry, _, rest = text.partition(" ")
@@ -124,7 +125,7 @@ def _trust(t: _Trailers, app: App, subject: str, text: str) -> TrustRecord:
     heads: list[CitedRelease] = []
     while (head := t.optional("Head")) is not None:
         heads.append(t.cited_release(head))
-    if any(a.deploy >= b.deploy for a, b in zip(heads, heads[1:], strict=False)):
+    if any(a.deploy >= b.deploy for a, b in pairwise(heads)):
         raise FormatError("the heads are not sorted by deploy, each once")
     return TrustRecord(
         app=app,

@@ -13,9 +13,7 @@ from gitrel.ids import ObjectFormat, ObjectId, Sha256
 MAX_NAME = 255  # bytes; NAME_MAX of every filesystem that Linux runs on
 
 # Code points that HFS+ ignores in names (git's utf8.c, next_hfs_char)
-_HFS_IGNORED = dict.fromkeys(
-    [*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF], None
-)
+_HFS_IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF], None)
 
 
 class Mode(Enum):
@@ -110,9 +108,7 @@ def _objection(name: str, length: int) -> str | None:
         return "has a slash or NUL"
     if not name.isprintable() and any(unicodedata.category(char) == "Cc" for char in name):
         return "has a control character"
-    if name.rstrip(" ") in (".", "..") or (
-        not name.isascii() and name.translate(_HFS_IGNORED) in (".", "..")
-    ):
+    if name.rstrip(" ") in (".", "..") or (not name.isascii() and name.translate(_HFS_IGNORED) in (".", "..")):
         return "another spelling of . or .."
     if is_dot_name(name, "git", "git"):
         return "a spelling of .git"

@@ -140,9 +140,7 @@ def encode_trust(policy: TrustPolicy) -> bytes:
     document: dict[str, Any] = {
         "format": FORMAT,
         "app": str(policy.app),
-        "people": {
-            str(name): {"keys": [str(key) for key in keys]} for name, keys in sorted(policy.people.items())
-        },
+        "people": {str(name): {"keys": [str(key) for key in keys]} for name, keys in sorted(policy.people.items())},
         "roles": {"root": _role_table(policy.root), "build": _role_table(policy.build)},
         "deploys": {
             str(name): {
@@ -150,15 +148,12 @@ def encode_trust(policy: TrustPolicy) -> bytes:
                 "config": _role_table(deploy.config),
                 "readers": list(deploy.readers),
             }
-            for name, deploy in sorted(
-                policy.deploys.items(), key=lambda item: (item[0] != PRODUCTION, item[0])
-            )
+            for name, deploy in sorted(policy.deploys.items(), key=lambda item: (item[0] != PRODUCTION, item[0]))
         },
     }
     if policy.repudiated:
         document["repudiated"] = {
-            str(name): [str(entry) for entry in sorted(entries)]
-            for name, entries in sorted(policy.repudiated.items())
+            str(name): [str(entry) for entry in sorted(entries)] for name, entries in sorted(policy.repudiated.items())
         }
     return tomli_w.dumps(document).encode()
 
@@ -166,9 +161,7 @@ def encode_trust(policy: TrustPolicy) -> bytes:
 def encode_allowed_signers(policy: TrustPolicy) -> bytes:
     """The same keys for stock git (ssh-keygen(1), ALLOWED SIGNERS): people sorted by name, a line for each key."""
     lines = [
-        f'{person} namespaces="git" {key.bare}\n'
-        for person, keys in sorted(policy.people.items())
-        for key in keys
+        f'{person} namespaces="git" {key.bare}\n' for person, keys in sorted(policy.people.items()) for key in keys
     ]
     return "".join(lines).encode()
 

@@ -145,9 +145,7 @@ class TrustChain:
             raise Refused("the ref does not name this record", check=Check.NAME, where=name)
         return signed
 
-    def _policy(
-        self, signed: Signed[TrustRecord], trust_file: bytes, signers_file: bytes, where: str
-    ) -> TrustPolicy:
+    def _policy(self, signed: Signed[TrustRecord], trust_file: bytes, signers_file: bytes, where: str) -> TrustPolicy:
         children = {
             TRUST_FILE: blob_node(trust_file, self.format),
             SIGNERS_FILE: blob_node(signers_file, self.format),
@@ -161,13 +159,9 @@ class TrustChain:
                 for key in keys:
                     PublicKey.parse_line(str(key))
         except FormatError as error:
-            raise Refused(
-                "trust.toml is malformed", check=Check.TRUST_CHAIN, where=where, why=str(error)
-            ) from None
+            raise Refused("trust.toml is malformed", check=Check.TRUST_CHAIN, where=where, why=str(error)) from None
         if encode_allowed_signers(policy) != signers_file:
-            raise Refused(
-                "allowed_signers does not follow from trust.toml", check=Check.TRUST_CHAIN, where=where
-            )
+            raise Refused("allowed_signers does not follow from trust.toml", check=Check.TRUST_CHAIN, where=where)
         return policy
 
     def _check_origin(self, signed: Signed[TrustRecord], policy: TrustPolicy, where: str) -> None:

@@ -89,12 +89,10 @@ def bind_trees(chained: ChainedRelease, objects: Objects) -> BoundRelease:
     top = _entries(objects, chained.signed.tree, fmt, ref)
     built = _entries(objects, chained.build.tree, fmt, ref)
     if set(built) != {BUILD_FOLDER, PROVENANCE} or built[PROVENANCE].mode is not Mode.FILE:
-        raise Refused(
-            "the build record's tree is not build/ and provenance.json", check=Check.BUILD, where=ref
-        )
+        raise Refused("the build record's tree is not build/ and provenance.json", check=Check.BUILD, where=ref)
     if top.get(BUILD_FOLDER) != built[BUILD_FOLDER] or built[BUILD_FOLDER].mode is not Mode.DIRECTORY:
         raise Refused("its build/ is not that of the build record", check=Check.BUILD, where=ref)
-    config, config_node = _bind_config(chained, top, objects, fmt, ref)
+    config, config_node = _bind_config(chained, top, objects, ref)
     if set(top) - {BUILD_FOLDER, CONFIG_FOLDER}:
         raise Refused("its tree holds more than build/ and config/", check=Check.TREE, where=ref)
     return BoundRelease(
@@ -108,7 +106,7 @@ def bind_trees(chained: ChainedRelease, objects: Objects) -> BoundRelease:
 
 
 def _bind_config(
-    chained: ChainedRelease, top: Mapping[str, TreeEntry], objects: Objects, fmt: ObjectFormat, ref: str
+    chained: ChainedRelease, top: Mapping[str, TreeEntry], objects: Objects, ref: str
 ) -> tuple[Mapping[str, bytes], Node | None]:
     """The envdir's files and node; no node where the release carries no config/."""
     entry = top.get(CONFIG_FOLDER)
@@ -123,9 +121,7 @@ def _bind_config(
     return files, node if files else None
 
 
-def read_config(
-    signed: Signed[ConfigRecord], objects: Objects, where: str
-) -> tuple[Mapping[str, bytes], Node]:
+def read_config(signed: Signed[ConfigRecord], objects: Objects, where: str) -> tuple[Mapping[str, bytes], Node]:
     """A config record's files, compared with both signed ids of its tree. Raises `Refused` (10, 12)."""
     fmt = ObjectFormat.of(signed.id.oid)
     files = {}
@@ -204,9 +200,7 @@ def build_node(signed: Signed[BuildRecord], objects: Objects, where: str) -> Nod
     fmt = ObjectFormat.of(signed.id.oid)
     tree = _entries(objects, signed.tree, fmt, where)
     if set(tree) != {BUILD_FOLDER, PROVENANCE} or tree[BUILD_FOLDER].mode is not Mode.DIRECTORY:
-        raise Refused(
-            "the build record's tree is not build/ and provenance.json", check=Check.BUILD, where=where
-        )
+        raise Refused("the build record's tree is not build/ and provenance.json", check=Check.BUILD, where=where)
     provenance = _read(objects, tree[PROVENANCE].oid, "blob", where)
     build = tree[BUILD_FOLDER].oid
 
@@ -215,9 +209,7 @@ def build_node(signed: Signed[BuildRecord], objects: Objects, where: str) -> Nod
         found = directory_node(children, fmt)[1]
         return found.oid == signed.tree and found.sha256 == signed.record.tree_sha256
 
-    with contextlib.suppress(
-        FormatError
-    ):  # a statement by somebody else's builder proves nothing, and need not
+    with contextlib.suppress(FormatError):  # a statement by somebody else's builder proves nothing, and need not
         node = Node(Mode.DIRECTORY, build, parse_provenance(provenance).tree_sha256)
         if fits(node):
             return node
@@ -235,17 +227,13 @@ def hash_tree(objects: Objects, tree: ObjectId, where: str) -> Node:
     def node(entry: TreeEntry) -> Node:
         if entry.oid not in known:
             if entry.mode is Mode.DIRECTORY:
-                children = {
-                    each.name: node(each) for each in _entries(objects, entry.oid, fmt, where).values()
-                }
+                children = {each.name: node(each) for each in _entries(objects, entry.oid, fmt, where).values()}
                 known[entry.oid] = directory_node(children, fmt)[1]
             else:
                 known[entry.oid] = blob_node(_read(objects, entry.oid, "blob", where), fmt)
         found = known[entry.oid]
         if (found.mode is Mode.DIRECTORY) != (entry.mode is Mode.DIRECTORY):
-            raise Refused(
-                f"{entry.name!r} has the mode of another kind of object", check=Check.TREE, where=where
-            )
+            raise Refused(f"{entry.name!r} has the mode of another kind of object", check=Check.TREE, where=where)
         return Node(entry.mode, found.oid, found.sha256)
 
     return node(TreeEntry(Mode.DIRECTORY, BUILD_FOLDER, tree))
@@ -265,9 +253,7 @@ def _walk(
         if count > MAX_ENTRIES:
             raise Refused("too many files", check=Check.TREE, where=where, why=f"more than {MAX_ENTRIES}")
         if len(folder) > MAX_DEPTH or sum(len(part.encode()) + 1 for part in folder) > MAX_PATH - 256:
-            raise Refused(
-                "folders nested too deeply", check=Check.TREE, where=where, why=f"more than {MAX_DEPTH}"
-            )
+            raise Refused("folders nested too deeply", check=Check.TREE, where=where, why=f"more than {MAX_DEPTH}")
         for entry in parsed[oid]:
             path = (*folder, entry.name)
             yield path, entry

@@ -158,18 +158,14 @@ class ReleaseLedger:
         signed = parse_canonical(ReleaseRecord, raw, self.trust.format, ref)
         record = signed.record
         if str(record.ref) != ref:
-            raise Refused(
-                "the ref does not name this record", check=Check.NAME, where=ref, why=f"it is {record.ref}"
-            )
+            raise Refused("the ref does not name this record", check=Check.NAME, where=ref, why=f"it is {record.ref}")
         if record.app != self.trust.app:
             raise Refused("a release of another app", check=Check.APP, where=ref, why=record.app)
         if self._shallow:
             self._shallow = False
         elif record.entry != self.next or record.previous != self.previous:
             expected = f"expected {self.next} after {self.previous.oid if self.previous else 'nothing'}"
-            raise Refused(
-                "does not follow the release before it", check=Check.PREVIOUS, where=ref, why=expected
-            )
+            raise Refused("does not follow the release before it", check=Check.PREVIOUS, where=ref, why=expected)
         self._previous = (record.entry, signed.id)
         return signed
 
@@ -178,17 +174,13 @@ class ReleaseLedger:
         trust = self.trust.cited(record.trust, ref)
         signatures = self._signatures(signed, ref)
         signers = self._signers(ref, record, signatures, trust)
-        self._check_position(ref, signed, signatures, trust)
+        self._check_position(ref, signed, signatures)
         built = self._part(BuildRecord, ref, record.build, trust, trust.policy.build, Check.BUILD)
         configured = self._config(ref, record, trust)
         newest = self.trust.newest.policy
         if newest.is_repudiated(self._deploy, record.entry):
-            raise Refused(
-                "repudiated", check=Check.REPUDIATED, where=ref, why="trust says that it must never run"
-            )
-        return ChainedRelease(
-            signed=signed, build=built, config=configured, trust=trust, signers=signers, proof=_PROOF
-        )
+            raise Refused("repudiated", check=Check.REPUDIATED, where=ref, why="trust says that it must never run")
+        return ChainedRelease(signed=signed, build=built, config=configured, trust=trust, signers=signers, proof=_PROOF)
 
     def _signers(
         self, ref: str, record: ReleaseRecord, signatures: Signatures, trust: VerifiedTrust
@@ -196,14 +188,10 @@ class ReleaseLedger:
         role = trust.policy.deploy(record.deploy).release
         if trust.owners.get(signatures.own) not in role.people:
             signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
-            raise Refused(
-                f"signed by {signer}, who may not release {record.deploy}", check=Check.SIGNATURE, where=ref
-            )
+            raise Refused(f"signed by {signer}, who may not release {record.deploy}", check=Check.SIGNATURE, where=ref)
         return _enough(signatures, role, trust, ref)
 
-    def _check_position(
-        self, ref: str, signed: Signed[ReleaseRecord], signatures: Signatures, trust: VerifiedTrust
-    ) -> None:
+    def _check_position(self, ref: str, signed: Signed[ReleaseRecord], signatures: Signatures) -> None:
         record = signed.record
         if record.trust.entry < self._trust_floor:
             raise Refused(
@@ -215,9 +203,7 @@ class ReleaseLedger:
                 continue
             role = later.policy.deploy(record.deploy).release
             if later.owners.get(signatures.own) not in role.people:
-                raise Refused(
-                    f"its signer lost the role in trust {later.entry}", check=Check.POSITION, where=ref
-                )
+                raise Refused(f"its signer lost the role in trust {later.entry}", check=Check.POSITION, where=ref)
             _enough(signatures, role, later, ref)
         for any_trust in self.trust:
             head = any_trust.head(self._deploy)
@@ -242,9 +228,7 @@ class ReleaseLedger:
         role = trust.policy.deploy(record.deploy).config
         config = self._part(ConfigRecord, ref, record.config.id, trust, role, Check.CONFIG)
         if config.record.deploy != record.deploy or config.record.entry != record.config.entry:
-            raise Refused(
-                "the config record is another one", check=Check.CONFIG, where=ref, why=str(config.record.ref)
-            )
+            raise Refused("the config record is another one", check=Check.CONFIG, where=ref, why=str(config.record.ref))
         return config
 
     def _part(
@@ -268,9 +252,7 @@ class ReleaseLedger:
                 raise Refused(f"signed by {signer}, who does not hold the {kind.kind} role", check=check)
             _enough(signatures, role, trust, where)
         except (Refused, NotFound, LocalStateError) as error:
-            raise Refused(
-                f"its {kind.kind} record: {error.what}", check=check, where=ref, why=error.why
-            ) from None
+            raise Refused(f"its {kind.kind} record: {error.what}", check=check, where=ref, why=error.why) from None
         return part
 
 

@@ -26,9 +26,7 @@ class Signatures:
     def people(self, role: Role, owners: Mapping[KeyId, PersonName]) -> tuple[PersonName, ...]:
         """Those who signed and hold the role, the record's own signer first."""
         found = [owners.get(key) for key in (self.own, *sorted(self.approvals))]
-        return tuple(
-            dict.fromkeys(person for person in found if person is not None and person in role.people)
-        )
+        return tuple(dict.fromkeys(person for person in found if person is not None and person in role.people))
 
 
 def owners(policy: TrustPolicy) -> dict[KeyId, PersonName]:
@@ -59,9 +57,7 @@ def verify_signature(signed: Signed[AnyRecord] | SignedApproval, where: str) -> 
     return signature.public_key.id
 
 
-def verify_approvals(
-    raws: Iterable[bytes], approved: RecordId, app: App, fmt: ObjectFormat
-) -> frozenset[KeyId]:
+def verify_approvals(raws: Iterable[bytes], approved: RecordId, app: App, fmt: ObjectFormat) -> frozenset[KeyId]:
     """The keys of those approvals that are canonical, of this very record and app, and correctly signed.
 
     A bad approval only fails to count: whoever can write to the remote could add one to any record.

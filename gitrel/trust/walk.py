@@ -114,9 +114,7 @@ def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | 
             raise Refused(f"v{len(chain) + 1} is missing", check=Check.TRUST_CHAIN, where=name)
         raw = _read(objects, oid, "commit", name)
         trust_file, signers_file = _trust_files(raw, objects, fmt, name)
-        chain.add(
-            name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid)
-        )
+        chain.add(name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid))
     return chain
 
 
@@ -234,6 +232,4 @@ def _read(objects: Objects, oid: ObjectId, kind: Kind, name: str) -> bytes:
     try:
         return objects.read(oid, kind)
     except (NotFound, LocalStateError) as error:
-        raise Refused(
-            f"cannot be read: {error.what}", check=Check.CANONICAL, where=name, why=error.why
-        ) from None
+        raise Refused(f"cannot be read: {error.what}", check=Check.CANONICAL, where=name, why=error.why) from None

@@ -1,0 +1,162 @@
+"""What a developer's command works with: the repository, its remote, the trust in force, the key."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gitrel.cli.console import Console
+from gitrel.errors import Refused, UsageError
+from gitrel.format.commit import Stamp
+from gitrel.ids import App, Deploy, Entry, Sha256
+from gitrel.store.known_apps import read_known_apps
+from gitrel.store.remote import Remote
+from gitrel.store.repository import Repository
+from gitrel.store.workspace import Workspace
+from gitrel.trust.chain import TrustChain
+from gitrel.trust.walk import load_trust
+
+if TYPE_CHECKING:
+    from gitrel.keys.private import Signer
+    from gitrel.release.cut import Standing
+
+_GIT_DATE = re.compile(r"@?(\d{1,12}) ([+-]\d{4})")
+NO_REMOTE = "none"
+
+
+def known_apps_file(env: Mapping[str, str]) -> Path:
+    """Where this user's pins are kept."""
+    base = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "/")) / ".config")
+    return Path(base) / "gitrel" / "known_apps"
+
+
+class Developer:
+    """Opened by `open_developer`. `pin` is what `--trust` said; without it the user's known apps decide."""
+
+    def __init__(
+        self,
+        console: Console,
+        workspace: Workspace,
+        env: Mapping[str, str],
+        deploy: Deploy,
+        pin: Sha256 | None,
+    ) -> None:
+        self.console = console
+        self.workspace = workspace
+        self.repo = workspace.repo
+        self.env = env
+        self.deploy = deploy
+        self._pin = pin
+        self._key: Path | None = None
+
+    def use_key(self, path: Path) -> None:
+        """Sign with this key instead of git's setting."""
+        self._key = path.absolute()
+
+    @property
+    def source(self) -> Path:
+        """Where git is run: the work tree, or the bare repository."""
+        return self.repo.work_tree or self.repo.path
+
+    def sync(self) -> None:
+        """Bring the remote's ledgers here. Raises `RemoteError`, `Refused`."""
+        if self.workspace.remote is not None:
+            self.workspace.sync()
+
+    def trust(self) -> TrustChain:
+        """The trust chain, walked from the pin. Raises `Refused` (3) if this user never accepted it."""
+        chain = load_trust(self.workspace.refs(), self.repo, self.repo.format, self._pin)
+        known = read_known_apps(known_apps_file(self.env))
+        if self._pin is None and known.get(chain.pin) != chain.app:
+            raise Refused(
+                f"the trust of {chain.app} is not known on this machine",
+                check=3,
+                where="refs/trust/v1",
+                why=f"its pin is {chain.pin}",
+                hint=f"compare that with a colleague, then `gitrel init --trust {chain.pin}`",
+            )
+        return chain
+
+    def standing(self) -> Standing:
+        """The deploy's ledger, verified. A new `Standing` at each call."""
+        from gitrel.release.cut import standing
+
+        return standing(self.workspace, self.trust(), self.deploy)
+
+    @cached_property
+    def signer(self) -> Signer:
+        """The key that git would sign with. Raises `NoUsableKey`."""
+        from gitrel.keys.private import load_signer
+
+        return load_signer(
+            str(self._key) if self._key else self.repo.config("user", "signingkey"),
+            gpg_format="ssh" if self._key else self.repo.config("gpg", "format"),
+            home=Path(self.env.get("HOME", "/")),
+            env=self.env,
+            interactive=sys.stdin.isatty(),
+        )
+
+    def who(self) -> Stamp:
+        """Name, e-mail address and time, as git would put them into a commit. Raises `UsageError`."""
+        name = self.env.get("GIT_COMMITTER_NAME") or self.repo.config("user", "name")
+        email = self.env.get("GIT_COMMITTER_EMAIL") or self.repo.config("user", "email")
+        if not name or not email:
+            raise UsageError(
+                "git does not know who you are",
+                why="user.name or user.email is not set",
+                hint="`git config --global user.name 'Your Name'` and `… user.email you@example.com`",
+            )
+        date = _GIT_DATE.fullmatch(self.env.get("GIT_COMMITTER_DATE", ""))
+        now = int(date[1]) if date else int(time.time())
+        return Stamp(name=name, email=email, time=now, zone=date[2] if date else _zone(now))
+
+
+def _zone(now: int) -> str:
+    offset = time.localtime(now).tm_gmtoff // 60
+    return f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}{abs(offset) % 60:02d}"
+
+
+@contextmanager
+def open_developer(
+    console: Console,
+    *,
+    repo: Path | None,
+    remote: str | None = None,
+    deploy: str = "production",
+    trust: str | None = None,
+) -> Iterator[Developer]:
+    """`remote` None: `origin` if there is one; `none`: no remote."""
+    env = dict(os.environ)
+    with Repository.discover((repo or Path.cwd()).absolute()) as opened:
+        name = remote
+        if name is None and opened.config("remote.origin", "url") is not None:
+            name = "origin"
+        target = None
+        if name is not None and name != NO_REMOTE:
+            target = Remote.resolve(opened, name, env=env, interactive=sys.stdin.isatty())
+        try:
+            yield Developer(console, Workspace(opened, target), env, Deploy(deploy), Sha256(trust) if trust else None)
+        finally:
+            if target is not None:
+                target.close()
+
+
+def parse_entry(text: str) -> Entry:
+    """`v12` or `12`."""
+    return Entry.parse(text if text.startswith("v") else f"v{text}")
+
+
+def slug(text: str) -> str:
+    """A name made from free text, as apps and people are named."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
+
+
+def default_app(folder: Path) -> App:
+    return App(slug(folder.resolve().name.removesuffix(".git")) or "app")

@@ -1,0 +1,180 @@
+"""`gitrel log`, `show` and `verify`: the ledger, read and judged."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from gitrel.audit.verify import Finding, examine
+from gitrel.cli.console import Console, error_fields
+from gitrel.cli.developer import Developer, open_developer, parse_entry
+from gitrel.errors import Refused
+from gitrel.format.commit import Stamp
+from gitrel.format.envdir import plain_values, secret_names
+from gitrel.format.procfile import PROCFILE, parse_procfile
+from gitrel.format.tree import parse_tree
+from gitrel.release.cut import Standing
+from gitrel.trust.content import bind_trees
+from gitrel.trust.ledger import Verdict
+
+
+def log(console: Console, repo: Path | None, remote: str | None, deploy: str, pin: str | None) -> None:
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        now = dev.standing()
+        rows = [_row(verdict) for verdict in reversed(now.verdicts)]
+        if rows:
+            console.table(rows)
+        else:
+            console.out(f"no release of {deploy} yet")
+        console.result(deploy=deploy, releases=[_fields(verdict) for verdict in reversed(now.verdicts)])
+
+
+def _row(verdict: Verdict) -> list[str]:
+    signed = verdict.signed
+    if signed is None:
+        return [str(verdict.entry), "", "REFUSED", "", "", str(verdict.refusal)]
+    record = signed.record
+    return [
+        str(verdict.entry),
+        local_time(signed.committer),
+        ", ".join(verdict.release.signers) if verdict.release else ("pending" if verdict.pending else "REFUSED"),
+        verdict.release.build.record.source[:12] if verdict.release else "",
+        f"config {record.config.entry}" if record.config else "",
+        record.subject if verdict.refusal is None else f"{record.subject} [{verdict.refusal.what}]",
+    ]
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    signed = verdict.signed
+    fields: dict[str, Any] = {
+        "release": str(verdict.entry),
+        "id": verdict.id.oid,
+        "verdict": "good" if verdict.release else ("pending" if verdict.pending else "refused"),
+    }
+    if signed is not None:
+        record = signed.record
+        fields |= {
+            "sha256": verdict.id.sha256,
+            "subject": record.subject,
+            "claimed_time": utc_time(signed.committer),
+            "claimed_by": f"{signed.committer.name} <{signed.committer.email}>",
+            "build": record.build.oid,
+            "config": str(record.config.entry) if record.config else None,
+            "trust": str(record.trust.entry),
+            "rollback_to": str(record.rollback_to) if record.rollback_to else None,
+        }
+    if verdict.release is not None:
+        fields |= {"signers": list(verdict.release.signers), "source": verdict.release.build.record.source}
+    if verdict.refusal is not None:
+        fields["refusal"] = error_fields(verdict.refusal)
+    return fields
+
+
+def local_time(stamp: Stamp) -> str:
+    """A record's claimed time, in the zone it claims."""
+    minutes = int(stamp.zone[1:3]) * 60 + int(stamp.zone[3:])
+    zone = timezone(timedelta(minutes=-minutes if stamp.zone[0] == "-" else minutes))
+    try:
+        return datetime.fromtimestamp(stamp.time, zone).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError):  # the last hours of the year 9999, in a zone ahead of UTC
+        return f"{stamp.time} s"
+
+
+def utc_time(stamp: Stamp) -> str:
+    return datetime.fromtimestamp(stamp.time, UTC).isoformat().replace("+00:00", "Z")
+
+
+def show(
+    console: Console, repo: Path | None, remote: str | None, deploy: str, pin: str | None, entry: str | None
+) -> None:
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        verdict = _chosen(dev.standing(), entry)
+        fields = _fields(verdict)
+        for label, text in _details(dev, verdict, fields):
+            console.out(f"{label:<10} {text}")
+        console.result(**fields)
+
+
+def _chosen(now: Standing, entry: str | None) -> Verdict:
+    """A verdict, good or bad, that there is a record for. Raises `NotFound`, or its `Refused`."""
+    if entry is not None:
+        number = parse_entry(entry)
+        for verdict in now.verdicts:
+            if verdict.entry == number and verdict.signed is not None:
+                return verdict
+        return now.good(number)
+    return now.good()
+
+
+def _details(dev: Developer, verdict: Verdict, fields: dict[str, Any]) -> list[tuple[str, str]]:
+    signed = verdict.signed
+    if signed is None:
+        return [("release", str(verdict.entry)), ("verdict", str(verdict.refusal))]
+    record = signed.record
+    rows = [
+        ("release", f"{record.entry} of {record.app}, {record.deploy}"),
+        ("subject", record.subject),
+        ("verdict", fields["verdict"] if verdict.refusal is None else str(verdict.refusal)),
+        ("claimed", f"{signed.committer.name} <{signed.committer.email}>, {local_time(signed.committer)}"),
+        ("id", f"{verdict.id.oid}"),
+        ("sha256", f"{verdict.id.sha256}"),
+        ("build", record.build.oid),
+        ("trust", str(record.trust.entry)),
+    ]
+    if record.rollback_to:
+        rows.append(("rollback", f"to {record.rollback_to}"))
+    if verdict.release is not None:
+        rows.append(("signers", ", ".join(verdict.release.signers)))
+        rows.append(("source", verdict.release.build.record.source))
+        bound = bind_trees(verdict.release, dev.repo)
+        names = [*plain_values(bound.config), *(f"{name} (secret)" for name in secret_names(bound.config))]
+        rows.append(("config", f"{record.config.entry}: {', '.join(names) or 'empty'}" if record.config else "none"))
+        top = {entry.name: entry for entry in parse_tree(dev.repo.read(bound.build_tree, "tree"), dev.repo.format)}
+        processes = parse_procfile(dev.repo.read(top[PROCFILE].oid, "blob")) if PROCFILE in top else {}
+        rows += [("process", f"{name}: {command}") for name, command in processes.items()]
+        fields |= {"variables": names, "processes": processes}
+    rows += [("", line) for line in record.text.split("\n") if line]
+    return rows
+
+
+def verify(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    entry: str | None,
+    everything: bool,
+) -> None:
+    """Exit 10 if anything is refused; a release that only waits for approvals is no fault of the ledger."""
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        now = dev.standing()
+        chosen = _chosen(now, entry) if now.verdicts or entry else None
+        findings = [examine(dev.repo, verdict, files=everything or verdict is chosen) for verdict in now.verdicts]
+        for finding in findings:
+            if everything or finding.verdict.refusal is not None or finding.files:
+                console.out(_line(finding))
+        bad = [each for each in findings if each.verdict.refusal is not None and not each.verdict.pending]
+        relevant = [each for each in bad if entry is None or each.verdict.entry == parse_entry(entry)]
+        good = sum(each.verdict.release is not None for each in findings)
+        console.out(
+            f"{deploy}: {good} of {len(findings)} releases good, trust {now.trust.newest.entry}, pin {now.trust.pin}"
+        )
+        if relevant:
+            first = relevant[0].verdict
+            raise first.refusal or Refused("refused", check=0, where=first.ref)
+        console.result(
+            deploy=deploy,
+            pin=now.trust.pin,
+            trust=str(now.trust.newest.entry),
+            releases=[{**_fields(each.verdict), "files_verified": each.files} for each in findings],
+        )
+
+
+def _line(finding: Finding) -> str:
+    verdict = finding.verdict
+    if verdict.refusal is not None:
+        return f"{verdict.entry}  {'pending' if verdict.pending else 'REFUSED'}  {verdict.refusal}"
+    signers = ", ".join(verdict.release.signers) if verdict.release else ""
+    return f"{verdict.entry}  good  signed by {signers}; records{' and every file' if finding.files else ''} verified"

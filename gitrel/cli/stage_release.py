@@ -1,0 +1,290 @@
+"""`gitrel init`, `release`, `rollback` and `config`: the commands that sign for a deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gitrel.cli.console import Console
+from gitrel.cli.developer import (
+    Developer,
+    default_app,
+    known_apps_file,
+    open_developer,
+    parse_entry,
+    slug,
+)
+from gitrel.errors import BadInput, Conflict, NotFound
+from gitrel.format.manifest import MANIFEST, parse_manifest
+from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
+from gitrel.format.trust import KeyLine
+from gitrel.ids import TRUST, App, Entry, ObjectId, PersonName, Sha256
+from gitrel.release.config import changed, current_files, parse_assignments, write_config
+from gitrel.release.cut import Ingredients, Standing, cut, publish
+from gitrel.release.genesis import sole_policy, write_genesis
+from gitrel.store.durable import create_file
+from gitrel.store.known_apps import add_known_app
+from gitrel.trust.chain import TrustChain
+from gitrel.trust.signers import require_role
+from gitrel.trust.walk import VerifiedConfig, find_builds, load_trust, walk_config
+
+_MANIFEST_TEXT = """\
+# How this app is built and run by gitrel; commit this file.
+app = "{app}"
+
+# [build]
+# command = "make dist"       # run by sh in a clean checkout; without it the source is the build
+# output = "."                # the folder that becomes the build
+# exclude = ["tests"]
+# pass_env = ["PIP_INDEX_URL"]
+
+# [run.web]
+# health = {{ path = "/healthz", timeout = "60s" }}
+"""
+
+
+def init(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    app: str | None,
+    person: str | None,
+    key: Path | None,
+    pin: str | None,
+    first_use: bool,
+) -> None:
+    with open_developer(console, repo=repo, remote=remote, trust=pin) as dev:
+        dev.sync()
+        if dev.repo.refs.get(str(TRUST[1])) is not None:
+            chain = _accept(dev, Sha256(pin) if pin else None, first_use)
+            made = False
+        else:
+            chain = _found(dev, app, person, key, Sha256(pin) if pin else None)
+            made = True
+        add_known_app(known_apps_file(dev.env), chain.pin, chain.app)
+        if made:
+            console.out(f"{chain.app}: trust v1 made; every role is yours")
+        else:
+            console.out(f"{chain.app}: trust {chain.newest.entry} accepted")
+        console.out(f"pin: {chain.pin}")
+        console.result(app=chain.app, pin=chain.pin, trust=str(chain.newest.entry), made=made)
+
+
+def _accept(dev: Developer, pin: Sha256 | None, first_use: bool) -> TrustChain:
+    """An app that has its trust already: somebody else's, or our own from another machine."""
+    if pin is None and not first_use:
+        return dev.trust()
+    chain = load_trust(dev.workspace.refs(), dev.repo, dev.repo.format, pin)
+    if pin is None:
+        dev.console.note(f"WARNING: trusting {chain.app} as it is now, unseen; its pin is {chain.pin}")
+    return chain
+
+
+def _found(dev: Developer, app: str | None, person: str | None, key: Path | None, pin: Sha256 | None) -> TrustChain:
+    """A new app: trust v1, and `gitrel.toml` where there is none."""
+    if pin is not None:
+        raise NotFound("no trust ledger to accept", where=str(TRUST[1]), hint="without --trust, `init` starts one")
+    name = _app_name(dev, app)
+    if key is not None:
+        dev.use_key(key)
+    who = dev.who()
+    signer = dev.signer
+    owner = PersonName(person or slug(who.email.partition("@")[0]) or slug(who.name) or "me")
+    policy = sole_policy(name, owner, KeyLine.parse(signer.public_key.line))
+    signed = write_genesis(dev.repo, policy, who=who, sign=signer.sign)
+    ref = str(TRUST[1])
+    # walked before it is published, as everybody else will walk it
+    chain = load_trust({ref: signed.id.oid}, dev.repo, dev.repo.format, signed.id.sha256)
+    dev.workspace.publish({ref: signed.id.oid})
+    folder = dev.repo.work_tree
+    if folder is not None and create_file(folder / MANIFEST, _MANIFEST_TEXT.format(app=name).encode()):
+        dev.console.note(f"wrote {MANIFEST}; look at it, then commit it")
+    return chain
+
+
+def _app_name(dev: Developer, given: str | None) -> App:
+    folder = dev.repo.work_tree
+    path = folder / MANIFEST if folder else None
+    if path is not None and path.is_file():
+        stated = parse_manifest(path.read_bytes(), str(path)).app
+        if given is not None and App(given) != stated:
+            raise BadInput(f"app = {stated!r}", where=str(path), why=f"--app says {given}")
+        return stated
+    return App(given) if given else default_app(folder or dev.repo.path)
+
+
+def release(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    rev: str,
+    build_id: str | None,
+    message: str | None,
+) -> None:
+    from gitrel.cli.stage_build import make_build, resolve
+
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        dev.sync()
+        chain = dev.trust()
+        _may_release(dev, chain)
+        if build_id is not None:
+            built = _named_build(dev, chain, build_id)
+        else:
+            source = resolve(dev, rev)
+            built = _newest_build(dev, chain, source) or make_build(dev, chain, source)
+        subject, text = _message(message, f"Release {built.record.source[:12]}")
+        _publish(
+            dev,
+            lambda now: Ingredients(build=built, config=_newest_config(dev, now.trust), subject=subject, text=text),
+        )
+
+
+def rollback(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    to: str | None,
+    keep_config: bool,
+    message: str | None,
+) -> None:
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        dev.sync()
+        _may_release(dev, dev.trust())
+        start = dev.standing()
+        entry = parse_entry(to) if to else _before_newest(start)
+        chosen = start.good(entry).release
+        if chosen is None:
+            raise NotFound(f"no release {entry}", hint="see `gitrel log`")
+        subject, text = _message(message, f"Roll back to {entry}")
+
+        def ingredients(now: Standing) -> Ingredients:
+            config = _newest_config(dev, now.trust) if keep_config else chosen.config
+            return Ingredients(build=chosen.build, config=config, subject=subject, text=text, rollback_to=entry)
+
+        _publish(dev, ingredients)
+
+
+def _before_newest(now: Standing) -> Entry:
+    runnable = [verdict.entry for verdict in now.verdicts if verdict.release is not None]
+    if len(runnable) < 2:
+        raise NotFound("no earlier release to roll back to", why=f"{now.deploy} has {len(runnable)}")
+    return runnable[-2]
+
+
+def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> None:
+    def make(now: Standing) -> Signed[ReleaseRecord]:
+        return cut(dev.repo, now, ingredients(now), who=dev.who(), sign=dev.signer.sign)
+
+    signed = publish(dev.workspace, dev.standing, make)
+    record = signed.record
+    dev.console.out(f"{record.entry}  {signed.id.oid}  {record.subject}")
+    verdict = dev.standing().verdicts[-1]
+    if verdict.refusal is not None:
+        dev.console.note(f"note: {verdict.refusal.what}; {verdict.refusal.why}")
+    dev.console.result(
+        release=str(record.entry),
+        deploy=record.deploy,
+        id=signed.id.oid,
+        sha256=signed.id.sha256,
+        build=record.build.oid,
+        config=str(record.config.entry) if record.config else None,
+        rollback_to=str(record.rollback_to) if record.rollback_to else None,
+        pending=verdict.pending,
+        pushed=dev.workspace.remote is not None,
+    )
+
+
+def _may_release(dev: Developer, chain: TrustChain) -> None:
+    policy = chain.newest.policy
+    key = dev.signer.public_key.id
+    require_role(policy, policy.deploy(dev.deploy).release, key, f"release {dev.deploy}")
+
+
+def _message(message: str | None, default: str) -> tuple[str, str]:
+    subject, _, text = (message or default).strip().partition("\n")
+    return subject.strip(), text.strip("\n")
+
+
+def _newest_build(dev: Developer, chain: TrustChain, source: ObjectId) -> Signed[BuildRecord] | None:
+    """The build of a commit that was made last, by the clock of who made it; for choosing, not for trusting."""
+    builds = list(find_builds(dev.workspace.refs(), dev.repo, chain, source))
+    return max(builds, key=lambda each: (each.committer.time, each.id.oid), default=None)
+
+
+def _named_build(dev: Developer, chain: TrustChain, name: str) -> Signed[BuildRecord]:
+    found = [each for each in find_builds(dev.workspace.refs(), dev.repo, chain) if each.id.oid.startswith(name)]
+    if len(found) != 1 or len(name) < 4:
+        why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
+        raise NotFound("no such build", where=name, why=why, hint="`git for-each-ref refs/builds`")
+    return found[0]
+
+
+def _newest_config(dev: Developer, chain: TrustChain) -> Signed[ConfigRecord] | None:
+    newest = _config_entry(dev, chain)
+    return newest.signed if newest else None
+
+
+def change_config(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    assignments: list[str],
+    unset: list[str],
+) -> None:
+    values = parse_assignments(assignments)
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        while True:
+            dev.sync()
+            chain = dev.trust()
+            policy = chain.newest.policy
+            require_role(
+                policy,
+                policy.deploy(dev.deploy).config,
+                dev.signer.public_key.id,
+                f"set the config of {deploy}",
+            )
+            newest = _config_entry(dev, chain)
+            files = changed(current_files(newest, dev.repo), values, unset)
+            if files is None:
+                console.out("nothing changes")
+                console.result(changed=False, config=str(newest.entry) if newest else None)
+                return
+            subject = " and ".join(
+                f"{verb} {', '.join(sorted(names))}" for verb, names in (("Set", values), ("Unset", unset)) if names
+            )
+            signed = write_config(
+                dev.repo, chain.newest, dev.deploy, files, newest,
+                subject=subject[:200], who=dev.who(), sign=dev.signer.sign,
+            )  # fmt: skip
+            try:
+                dev.workspace.publish({str(signed.record.ref): signed.id.oid})
+            except Conflict:
+                continue  # somebody else changed the config: make the same change on top of theirs
+            console.out(f"config {signed.record.entry}: {subject}; the next release carries it")
+            console.result(changed=True, config=str(signed.record.entry), id=signed.id.oid)
+            return
+
+
+def list_config(console: Console, repo: Path | None, remote: str | None, deploy: str, pin: str | None) -> None:
+    from gitrel.format.envdir import plain_values, secret_names
+
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        newest = _config_entry(dev, dev.trust())
+        files = current_files(newest, dev.repo)
+        values = plain_values(files)
+        for name, value in values.items():
+            console.out(f"{name}={value}")
+        for name in secret_names(files):
+            console.out(f"{name} (secret)")
+        console.result(config=str(newest.entry) if newest else None, variables=values, secrets=secret_names(files))
+
+
+def _config_entry(dev: Developer, chain: TrustChain) -> VerifiedConfig | None:
+    entries = walk_config(dev.workspace.refs(), dev.repo, chain, dev.deploy)
+    return entries[-1] if entries else None

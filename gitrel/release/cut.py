@@ -1,0 +1,168 @@
+"""Stage 2: a build and a config become the next release of a deploy.
+
+A release record is judged by the verifier that servers use before it is published, so a mistake is found where
+it was made. Numbers come from the remote: whoever creates `refs/releases/vN` first has it, the other takes N+1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gitrel.errors import Conflict, NotFound, Refused
+from gitrel.format.record import BuildRecord, Cited, ConfigRecord, ReleaseRecord, Signed, Stamp
+from gitrel.format.tree import directory_node
+from gitrel.ids import BuildRef, Deploy, Entry, Ledger, ObjectId, RecordId
+from gitrel.store.records import Sign, write_record
+from gitrel.store.repository import Repository
+from gitrel.store.workspace import Workspace
+from gitrel.trust.chain import TrustChain
+from gitrel.trust.checks import Check
+from gitrel.trust.content import BUILD_FOLDER, CONFIG_FOLDER, bind_trees, build_node, read_config
+from gitrel.trust.ledger import ReleaseLedger, Verdict
+from gitrel.trust.walk import RecordReader, walk_releases
+
+MAX_TRIES = 100  # releases that others may cut while ours is being signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """What the next release is made of."""
+
+    build: Signed[BuildRecord]
+    config: Signed[ConfigRecord] | None
+    subject: str
+    text: str = ""
+    rollback_to: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A deploy's ledger as it stands: all verdicts, oldest first."""
+
+    trust: TrustChain
+    deploy: Deploy
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def newest(self) -> Verdict | None:
+        return self.verdicts[-1] if self.verdicts else None
+
+    def good(self, entry: Entry | None = None) -> Verdict:
+        """The verdict of an entry (default: the newest that may run). Raises `NotFound`, or its `Refused`."""
+        for verdict in reversed(self.verdicts):
+            if entry is None and verdict.release is not None:
+                return verdict
+            if verdict.entry == entry:
+                if verdict.refusal is not None:
+                    raise verdict.refusal
+                return verdict
+        newest = f"the newest is {self.newest.entry}" if self.newest else "there is none yet"
+        raise NotFound(
+            f"no release {entry}" if entry else "no release that may run",
+            where=Ledger.releases(self.deploy).prefix + (str(int(entry)) if entry else ""),
+            why=newest,
+            hint="see `gitrel log`",
+        )
+
+
+def standing(workspace: Workspace, trust: TrustChain, deploy: Deploy) -> Standing:
+    """Verify a deploy's whole release ledger (records only)."""
+    return Standing(
+        trust=trust,
+        deploy=deploy,
+        verdicts=tuple(walk_releases(workspace.refs(), workspace.repo, trust, deploy)),
+    )
+
+
+def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp, sign: Sign) -> Signed[ReleaseRecord]:
+    """Make the release that follows `now`: signed, stored, judged; no ref is made.
+
+    Raises `Refused` if the ledger cannot be continued, or if the verifier would refuse the new release for
+    anything but a missing approval.
+    """
+    entry, previous = _next(now)
+    build = build_node(ingredients.build, repo, f"build {ingredients.build.id.oid}")
+    children = {BUILD_FOLDER: build}
+    config = ingredients.config
+    if config is not None:
+        files, node = read_config(config, repo, str(config.record.ref))
+        if files:
+            children[CONFIG_FOLDER] = node
+    raw, tree = directory_node(children, repo.format)
+    repo.write("tree", raw)
+    record = ReleaseRecord(
+        app=now.trust.app,
+        deploy=now.deploy,
+        subject=ingredients.subject,
+        text=ingredients.text,
+        entry=entry,
+        previous=previous,
+        build=ingredients.build.id,
+        config=Cited(config.record.entry, config.id) if config else None,
+        trust=now.trust.newest.cited,
+        rollback_to=ingredients.rollback_to,
+        tree_sha256=tree.sha256,
+    )
+    signed = write_record(repo, record, tree, who=who, sign=sign)
+    _judge(repo, now, signed)
+    return signed
+
+
+def publish(
+    workspace: Workspace,
+    look: Callable[[], Standing],
+    make: Callable[[Standing], Signed[ReleaseRecord]],
+) -> Signed[ReleaseRecord]:
+    """Cut and publish, again with the next number whenever somebody else took it. Raises `Conflict`, `RemoteError`."""
+    for _ in range(MAX_TRIES):
+        signed = make(look())
+        record = signed.record
+        refs: dict[str, ObjectId] = {str(BuildRef(record.build.oid)): record.build.oid}
+        if record.config is not None:
+            refs[str(Ledger.config(record.deploy)[record.config.entry])] = record.config.id.oid
+        refs[str(record.ref)] = signed.id.oid
+        try:
+            workspace.publish(refs)
+        except Conflict:
+            workspace.sync()
+            continue
+        return signed
+    raise Conflict("others were first every time", why=f"{MAX_TRIES} tries", hint="run the command again")
+
+
+def _next(now: Standing) -> tuple[Entry, RecordId | None]:
+    newest = now.newest
+    if newest is None:
+        return Entry(1), None
+    if newest.signed is None and newest.refusal is not None:
+        raise Refused(
+            f"nothing can follow {newest.entry}: {newest.refusal.what}",
+            check=newest.refusal.check,
+            where=newest.ref,
+            why=newest.refusal.why,
+            hint="it is no link of the ledger; whoever runs the remote must remove that ref",
+        )
+    return newest.entry.next, newest.id
+
+
+def _judge(repo: Repository, now: Standing, signed: Signed[ReleaseRecord]) -> None:
+    reader = RecordReader({}, repo)
+    released = {
+        part.id
+        for verdict in now.verdicts
+        if verdict.release is not None
+        for part in (verdict.release.build, verdict.release.config)
+        if part is not None
+    }
+    good = [verdict.release for verdict in now.verdicts if verdict.release is not None]
+    anchor = good[-1].anchor if good else None
+    ledger = ReleaseLedger(now.trust, now.deploy, reader, anchor=anchor, released_before=lambda part: part in released)
+    for verdict in now.verdicts:
+        if verdict.signed is not None and (anchor is None or verdict.entry > anchor.entry):
+            ledger.add(verdict.ref, verdict.signed.raw)
+    verdict = ledger.add(str(signed.record.ref), signed.raw)
+    if verdict.release is not None:
+        bind_trees(verdict.release, repo)
+    elif verdict.refusal is not None and verdict.refusal.check != Check.THRESHOLD:
+        raise verdict.refusal
