@@ -17,6 +17,7 @@ from gitrel.errors import Refused, UsageError
 from gitrel.format.commit import Stamp
 from gitrel.ids import App, Deploy, Entry, Sha256
 from gitrel.store.known_apps import read_known_apps
+from gitrel.store.location import GitConfig
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
 from gitrel.store.workspace import Workspace
@@ -54,6 +55,7 @@ class Developer:
         self.env = env
         self.deploy = deploy
         self._pin = pin
+        self.git = GitConfig(workspace.repo.path, env)
         self._key: Path | None = None
 
     def use_key(self, path: Path) -> None:
@@ -96,8 +98,8 @@ class Developer:
         from gitrel.keys.private import load_signer
 
         return load_signer(
-            str(self._key) if self._key else self.repo.config("user", "signingkey"),
-            gpg_format="ssh" if self._key else self.repo.config("gpg", "format"),
+            str(self._key) if self._key else self.git.get(("user",), "signingkey"),
+            gpg_format="ssh" if self._key else self.git.get(("gpg",), "format"),
             home=Path(self.env.get("HOME", "/")),
             env=self.env,
             interactive=sys.stdin.isatty(),
@@ -105,8 +107,8 @@ class Developer:
 
     def who(self) -> Stamp:
         """Name, e-mail address and time, as git would put them into a commit. Raises `UsageError`."""
-        name = self.env.get("GIT_COMMITTER_NAME") or self.repo.config("user", "name")
-        email = self.env.get("GIT_COMMITTER_EMAIL") or self.repo.config("user", "email")
+        name = self.env.get("GIT_COMMITTER_NAME") or self.git.get(("user",), "name")
+        email = self.env.get("GIT_COMMITTER_EMAIL") or self.git.get(("user",), "email")
         if not name or not email:
             raise UsageError(
                 "git does not know who you are",
@@ -136,7 +138,7 @@ def open_developer(
     env = dict(os.environ)
     with Repository.discover((repo or Path.cwd()).absolute()) as opened:
         name = remote
-        if name is None and opened.config("remote.origin", "url") is not None:
+        if name is None and GitConfig(opened.path, env).first(("remote", "origin"), "url") is not None:
             name = "origin"
         target = None
         if name is not None and name != NO_REMOTE:

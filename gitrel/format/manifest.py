@@ -38,7 +38,7 @@ class BuildSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """When a process counts as healthy: an HTTP `path` answers 2xx or 3xx, or the `port` accepts. `timeout` in seconds."""
+    """When a process is healthy: an HTTP `path` answers 2xx or 3xx, or the `port` accepts. `timeout` in seconds."""
 
     path: str | None = None
     port: bool = False
@@ -47,7 +47,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """`[run.<process>]`. Times are seconds; without `health` a process is healthy once it has stayed up for `settle`."""
+    """`[run.<process>]`. Times are seconds; without `health`, staying up for `settle` is enough."""
 
     health: Health | None = None
     settle: float = 2.0

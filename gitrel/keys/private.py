@@ -110,6 +110,20 @@ def load_signer(
     return signer
 
 
+def write_new_key(path: Path, comment: str) -> None:
+    """A new Ed25519 key in a new file of mode 0600, unencrypted, and its `.pub` beside it, as ssh-keygen(1) lays
+    them. Raises `FileExistsError`."""
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    key = ed25519.Ed25519PrivateKey.generate()
+    raw = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.OpenSSH, pem.NoEncryption())
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(raw)
+    line = key.public_key().public_bytes(pem.Encoding.OpenSSH, pem.PublicFormat.OpenSSH).decode()
+    Path(f"{path}.pub").write_text(f"{line} {comment}\n", encoding="utf-8")
+
+
 def _unusable(error: FormatError, where: str) -> NoUsableKey:
     return NoUsableKey(_WHAT, where=where, why=str(error), hint=error.hint or _CHOICES)
 

@@ -116,7 +116,7 @@ class Repository:
         return oid
 
     def config(self, section: str, key: str, *, host: bool = True) -> str | None:
-        """A value of git's configuration (git-config(1)): the repository's and, with `host`, the user's and the system's.
+        """A value of git's configuration (git-config(1)): the repository's and, with `host`, the user's, the system's.
 
         `section` may have a subsection after a dot: `remote.origin`.
         """

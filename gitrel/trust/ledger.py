@@ -234,7 +234,7 @@ class ReleaseLedger:
     def _part(
         self, kind: type[R], ref: str, cited: RecordId, trust: VerifiedTrust, role: Role, check: Check
     ) -> Signed[R]:
-        """A build or config record counts by its signers' role in the trust that the release cites, or if released before."""
+        """It counts by its signers' role in the trust that the release cites, or because it was released before."""
         where = f"{kind.kind} {cited.oid} of {ref}"
         try:
             part = parse_canonical(kind, self._records.commit(cited.oid), self.trust.format, where)
