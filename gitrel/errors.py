@@ -75,7 +75,7 @@ class Refused(GitrelError):
 
     def __init__(self, what: str, *, check: int, where: str = "", why: str = "", hint: str = "") -> None:
         super().__init__(what, where=where, why=why, hint=hint)
-        self.check = check
+        self.check = int(check)
 
 
 class NotFound(GitrelError):

@@ -18,7 +18,7 @@ VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 MAX_VALUE = 128 * 1024 - 256  # bytes; execve(2) refuses a `NAME=value` string over MAX_ARG_STRLEN, 128 KiB
 MAX_MANIFEST = 1024 * 1024
 
-_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
+_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _LISTEN = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def parse_toml(raw: bytes, where: str) -> TomlTable:
         return TomlTable(tomllib.loads(raw.decode("utf-8")), where, "")
     except UnicodeDecodeError as error:
         raise FormatError("not UTF-8", where=where, why=f"byte {error.start}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError("not TOML", where=where, why=str(error) or "nested too deeply") from None
 
 
@@ -142,6 +142,13 @@ class TomlTable:
         self._values.clear()
         return left
 
+    def variables(self) -> dict[str, str]:
+        """All that is left, as variables and their values."""
+        for name in self._values:
+            if VARIABLE_NAME.fullmatch(name) is None:
+                raise self._error(name[:80], "not a variable's name")
+        return {name: self.take(name, value_text) for name in list(self._values)}
+
     def end(self) -> None:
         for key in self._values:
             close = difflib.get_close_matches(key, self._known, 1)
@@ -171,7 +178,7 @@ def _run(table: TomlTable) -> RunSpec:
         listen=table.optional("listen", _listen),
         scale=table.take("scale", _whole(0, 1000), default.scale),
         stop_timeout=table.take("stop_timeout", duration, default.stop_timeout),
-        env={_variable(name): value_text(value) for name, value in env.items()} if env else {},
+        env=env.variables() if env else {},
     )
     table.end()
     return spec

@@ -104,6 +104,8 @@ def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
     body = parse_message(commit.message, fmt)
     if isinstance(body, ApprovalRecord):
         raise FormatError("an approval is a tag, not a commit")
+    if len(set(body.parents)) != len(body.parents):
+        raise FormatError("the same parent twice", why=" ".join(body.parents))
     if body.parents != commit.parents:
         raise FormatError(
             "the parents are not what the trailers name", why=f"expected {' '.join(body.parents) or 'none'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def parse_tree(raw: bytes, fmt: ObjectFormat) -> tuple[TreeEntry, ...]:
             raise FormatError(f"{name!r} stands twice in a tree")
         if entry.sort_key <= previous and entries:
             raise FormatError("tree is not sorted", why=f"at {name!r}")
-        if mode is Mode.SYMLINK and is_dot_name(name, "gitmodules", "gitmod"):
+        if mode is Mode.SYMLINK and is_dot_name(name, "gitmodules", _NTFS_GITMODULES):
             raise FormatError(f"{name!r} is a symbolic link")
         names.add(name)
         previous = entry.sort_key
@@ -110,24 +111,26 @@ def _objection(name: str, length: int) -> str | None:
         return "has a control character"
     if name.rstrip(" ") in (".", "..") or (not name.isascii() and name.translate(_HFS_IGNORED) in (".", "..")):
         return "another spelling of . or .."
-    if is_dot_name(name, "git", "git"):
+    if is_dot_name(name, "git", _NTFS_GIT):
         return "a spelling of .git"
     return None
 
 
-def is_dot_name(name: str, word: str, short: str) -> bool:
-    """Whether a filesystem may take `name` for `.word`: case, HFS+ ignorables, NTFS streams and `short~1`.
+# What NTFS may take for the name: at the start or after a backslash; spaces and dots at the end, streams after a colon.
+_NTFS_GIT = re.compile(r"(?:^|\\)(?:\.git|git~1)[ .]*(?:$|[\\:])")
+_NTFS_GITMODULES = re.compile(
+    r"(?:^|\\)(?:\.gitmodules|gitmod~[1-4]|gi7eba~[1-9]|gi7eb~[1-9][0-9]|gi7e~[1-9][0-9]{2}|gi7~[1-9][0-9]{3}"
+    r"|gi~[1-9][0-9]{4}|g~[1-9][0-9]{5}|~[1-9][0-9]{6})[ .]*(?:$|:)"
+)
 
-    After git's path.c, is_ntfs_dotgit and is_ntfs_dot_generic, and utf8.c, is_hfs_dot_generic.
+
+def is_dot_name(name: str, word: str, ntfs: re.Pattern[str]) -> bool:
+    """Whether a filesystem may take `name` for `.word`: case, HFS+ ignorables, NTFS streams and short names.
+
+    After git's fsck.c (fsck_tree), path.c (is_ntfs_dotgit, is_ntfs_dot_generic) and utf8.c (is_hfs_dot_generic).
     """
     folded = (name if name.isascii() else name.translate(_HFS_IGNORED)).lower()
-    if not folded.startswith((".", short[:1])) and "\\" not in folded:
-        return False
-    if folded == f".{word}":
-        return True
-    dotted = (f".{word}", *(f"{short}~{n}" for n in range(1, 5)))
-    components = folded.partition(":")[0].split("\\") if word == "git" else [folded.partition(":")[0]]
-    return any(component.rstrip(" .") in dotted for component in components)
+    return folded == f".{word}" or ntfs.search(folded) is not None
 
 
 @dataclass(frozen=True, slots=True)
