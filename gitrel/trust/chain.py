@@ -58,13 +58,23 @@ class VerifiedTrust:
         return next((head for head in self.signed.record.heads if head.deploy == deploy), None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingTrust:
+    """A trust record that lacks nothing but signatures of the root role; it is not in force."""
+
+    signed: Signed[TrustRecord]
+    policy: TrustPolicy
+    refusal: Refused
+
+
 class TrustChain:
-    """All verified trust records, v1 … vN."""
+    """All verified trust records, v1 … vN, and the one after them if it waits for approvals."""
 
     def __init__(self, fmt: ObjectFormat, pin: Sha256 | None) -> None:
         self.format = fmt
         self._pin = pin
         self._entries: list[VerifiedTrust] = []
+        self.pending: PendingTrust | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -120,7 +130,10 @@ class TrustChain:
         signers_file: bytes,
         approvals: Sequence[bytes] = (),
     ) -> VerifiedTrust:
-        """Verify the next version and make it the newest. Raises `Refused`; the chain is then as before."""
+        """Verify the next version and make it the newest.
+
+        Raises `Refused`; the chain is then as before, but for `pending` if only signatures are missing (6).
+        """
         expected = TRUST[len(self._entries) + 1]
         signed = self._parse(name, raw, expected.entry)
         where = str(expected)
@@ -129,14 +142,20 @@ class TrustChain:
         signatures = Signatures(
             verify_signature(signed, where), verify_approvals(approvals, signed.id, policy.app, self.format)
         )
-        known = owners(policy)
-        signers = _root_signers(policy, known, signatures, where)
         if self._entries:
-            before = self.newest
-            _check_successor(before, signed.record, where)
-            _root_signers(before.policy, before.owners, signatures, where)
+            _check_successor(self.newest, signed.record, where)
+        known = owners(policy)
+        try:
+            signers = _root_signers(policy, known, signatures, where)
+            if self._entries:
+                _root_signers(self.newest.policy, self.newest.owners, signatures, where)
+        except Refused as refusal:
+            if refusal.check == Check.THRESHOLD:
+                self.pending = PendingTrust(signed=signed, policy=policy, refusal=refusal)
+            raise
         verified = VerifiedTrust(signed=signed, policy=policy, owners=known, signers=signers, proof=_PROOF)
         self._entries.append(verified)
+        self.pending = None
         return verified
 
     def _parse(self, name: str, raw: bytes, entry: Entry) -> Signed[TrustRecord]:

@@ -102,7 +102,10 @@ def deploys(refs: RefMap) -> list[Deploy]:
 
 
 def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | None) -> TrustChain:
-    """Walk the whole trust ledger from the pin. Raises `Refused`; `NotFound` if there is none at all."""
+    """Walk the whole trust ledger from the pin. Raises `Refused`; `NotFound` if there is none at all.
+
+    A newest record that only waits for approvals is not in force yet: it is `TrustChain.pending`.
+    """
     chain = TrustChain(fmt, pin)
     reader = RecordReader(refs, objects)
     found = entries(refs, TRUST)
@@ -114,7 +117,11 @@ def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | 
             raise Refused(f"v{len(chain) + 1} is missing", check=Check.TRUST_CHAIN, where=name)
         raw = _read(objects, oid, "commit", name)
         trust_file, signers_file = _trust_files(raw, objects, fmt, name)
-        chain.add(name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid))
+        try:
+            chain.add(name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid))
+        except Refused:
+            if chain.pending is None or not len(chain) or entry != max(found):
+                raise
     return chain
 
 
@@ -189,9 +196,12 @@ def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deplo
 
 
 def find_builds(
-    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None
+    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None, *, enough: bool = True
 ) -> Iterator[Signed[BuildRecord]]:
-    """The builds that somebody with the build role signed, of one source commit or of all; others are passed over."""
+    """The builds that the build role signed, of one source commit or of all; others are passed over.
+
+    Without `enough` also those that still need approvals.
+    """
     policy = trust.newest.policy
     reader = RecordReader(refs, objects)
     for name, oid in refs.items():
@@ -210,7 +220,8 @@ def find_builds(
             )
         except (Refused, NotFound, LocalStateError):
             continue  # whoever can write to the remote can put anything here; an audit names it
-        if len(signatures.people(policy.build, trust.newest.owners)) >= policy.build.threshold:
+        people = signatures.people(policy.build, trust.newest.owners)
+        if len(people) >= (policy.build.threshold if enough else 1):
             yield signed
 
 

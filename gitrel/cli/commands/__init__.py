@@ -1,0 +1,1 @@
+"""What the command line looks like. A command imports what it does when it is called, so the others start quickly."""

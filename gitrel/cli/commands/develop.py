@@ -1,0 +1,150 @@
+"""A developer's commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gitrel.cli.console import Console
+from gitrel.cli.options import DeployName, Json, Message, Pin, RemoteName, Repo, Yes
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def init(
+    app_name: Annotated[str | None, typer.Option("--app", help="The app's name; default: the folder's.")] = None,
+    person: Annotated[str | None, typer.Option("--person", help="Your name in trust.toml.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="The SSH key to sign with; default: git's setting.")] = None,
+    trust: Pin = None,
+    first_use: Annotated[bool, typer.Option("--first-use", help="Accept the remote's trust as it is now.")] = False,
+    repo: Repo = None,
+    remote: RemoteName = None,
+    json: Json = False,
+) -> None:
+    """Start an app's ledger with you in every role, or accept the one that its remote has."""
+    from gitrel.cli.stage_release import init as command
+
+    command(Console(as_json=json), repo, remote, app_name, person, key, trust, first_use)
+
+
+@app.command()
+def build(
+    rev: Annotated[str, typer.Argument(help="The source commit.")] = "HEAD",
+    local: Annotated[bool, typer.Option("--local", help="Do not push the build.")] = False,
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Build a commit in a clean checkout of it, and store the signed build."""
+    from gitrel.cli.stage_build import build as command
+
+    command(Console(as_json=json), repo, "none" if local else remote, rev, trust)
+
+
+@app.command()
+def release(
+    rev: Annotated[str, typer.Argument(help="The source commit; built if it is not yet.")] = "HEAD",
+    build_id: Annotated[str | None, typer.Option("--build", help="Release this build record instead.")] = None,
+    message: Message = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Combine a build with the deploy's config into the next release: signed, pushed, immutable."""
+    from gitrel.cli.stage_release import release as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust, rev, build_id, message)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the release before the newest.")] = None,
+    keep_config: Annotated[bool, typer.Option("--keep-config", help="With today's config.")] = False,
+    message: Message = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Make a new release with the build and config of an earlier one."""
+    from gitrel.cli.stage_release import rollback as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust, to, keep_config, message)
+
+
+@app.command()
+def log(
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """The deploy's releases, newest first."""
+    from gitrel.cli.reading import log as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust)
+
+
+@app.command()
+def show(
+    entry: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the newest that may run.")] = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """One release: who, when, what it is made of."""
+    from gitrel.cli.reading import show as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust, entry)
+
+
+@app.command()
+def verify(
+    entry: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the newest that may run.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The files of every release, not of one.")] = False,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Verify the whole ledger's records, and the files of one release (or of all)."""
+    from gitrel.cli.reading import verify as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust, entry, everything)
+
+
+@app.command()
+def approve(
+    what: Annotated[str, typer.Argument(metavar="vN", help="A release; or trust/vN, or build/ID.")],
+    deploy: DeployName = "production",
+    yes: Yes = False,
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Sign an approval of what somebody else made."""
+    from gitrel.cli import trust as command
+
+    command.approve(Console(as_json=json), command.Place(repo=repo, remote=remote, pin=trust, yes=yes), what, deploy)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the scratch folder behind.")] = False,
+) -> None:
+    """Everything once, for real, in a scratch folder."""
+    from gitrel.cli.demo import demo as command
+
+    command(Console(), keep)
