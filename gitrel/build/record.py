@@ -29,7 +29,7 @@ def check_build(repo: Repository, snapshot: Snapshot) -> None:
     try:
         check_shape(repo, snapshot.node.oid, "build")
     except Refused as refusal:
-        raise BuildFailed(refusal.what, why=refusal.why, hint=refusal.hint) from None
+        raise BuildFailed(refusal.what, where="the build", why=refusal.why, hint=refusal.hint) from None
 
 
 def record_build(

@@ -12,7 +12,23 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gitrel.errors import GitrelError, Refused
+from gitrel.errors import ExitCode, GitrelError, Refused
+
+# The next step of an error that names none.
+_NEXT = {
+    ExitCode.UNEXPECTED: "report it, with what `gitrel --debug …` prints",
+    ExitCode.USAGE: "the command's --help says what it takes",
+    ExitCode.REFUSED: "find out who made it; `gitrel verify --all` names everything that is refused",
+    ExitCode.NOT_FOUND: "`gitrel log` lists what there is",
+    ExitCode.CONFLICT: "run the command again",
+    ExitCode.REMOTE: "run the command again; nothing was changed",
+    ExitCode.LOCAL_STATE: "mend that, then run the command again",
+    ExitCode.BUILD_FAILED: "mend the build, commit, then build again",
+    ExitCode.BAD_INPUT: "mend it, then run the command again",
+    ExitCode.NO_KEY: "ssh-keygen -t ed25519",
+    ExitCode.UNHEALTHY: "see what its processes printed",
+    ExitCode.INTERRUPTED: "run the command again",
+}
 
 
 def escaped(text: str) -> str:
@@ -66,7 +82,7 @@ class Console:
         lines = [f"gitrel: {error.what}"]
         lines += [
             f"  {label}: {text}"
-            for label, text in (("where", error.where), (" why", error.why), ("next", error.hint))
+            for label, text in (("where", error.where), (" why", error.why), ("next", _hint(error)))
             if text
         ]
         if isinstance(error, Refused):
@@ -82,8 +98,12 @@ def error_fields(error: GitrelError) -> Mapping[str, Any]:
         "what": error.what,
         "where": error.where,
         "why": error.why,
-        "hint": error.hint,
+        "hint": _hint(error),
     }
     if isinstance(error, Refused):
         fields["check"] = error.check
     return fields
+
+
+def _hint(error: GitrelError) -> str:
+    return error.hint or _NEXT[error.exit_code]

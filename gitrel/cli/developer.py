@@ -6,14 +6,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gitrel.cli.console import Console
-from gitrel.errors import Refused, UsageError
+from gitrel.errors import FormatError, Refused, UsageError
 from gitrel.format.commit import Stamp
 from gitrel.ids import App, Deploy, Entry, Sha256
 from gitrel.store.known_apps import read_known_apps
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _GIT_DATE = re.compile(r"@?(\d{1,12}) ([+-]\d{4})")
 NO_REMOTE = "none"
+
+T = TypeVar("T")
 
 
 def known_apps_file(env: Mapping[str, str]) -> Path:
@@ -136,6 +138,7 @@ def open_developer(
 ) -> Iterator[Developer]:
     """`remote` None: `origin` if there is one; `none`: no remote."""
     env = dict(os.environ)
+    deploy_name, pin = parse_argument("--deploy", Deploy, deploy), parse_pin(trust)
     with Repository.discover((repo or Path.cwd()).absolute()) as opened:
         name = remote
         if name is None and GitConfig(opened.path, env).first(("remote", "origin"), "url") is not None:
@@ -144,15 +147,32 @@ def open_developer(
         if name is not None and name != NO_REMOTE:
             target = Remote.resolve(opened, name, env=env, interactive=sys.stdin.isatty())
         try:
-            yield Developer(console, Workspace(opened, target), env, Deploy(deploy), Sha256(trust) if trust else None)
+            yield Developer(console, Workspace(opened, target), env, deploy_name, pin)
         finally:
             if target is not None:
                 target.close()
 
 
+def parse_argument(option: str, parse: Callable[[str], T], text: str) -> T:
+    """A word of the command line as the value that it stands for. Raises `UsageError` naming the option."""
+    try:
+        return parse(text)
+    except FormatError as error:
+        raise UsageError(error.what, where=option, why=error.why, hint=error.hint) from None
+
+
+def parse_pin(text: str | None) -> Sha256 | None:
+    """What `--trust` says. Raises `UsageError`."""
+    return None if text is None else parse_argument("--trust", Sha256, text)
+
+
 def parse_entry(text: str) -> Entry:
-    """`v12` or `12`."""
-    return Entry.parse(text if text.startswith("v") else f"v{text}")
+    """`v12` or `12`. Raises `UsageError`."""
+    try:
+        return Entry.parse(text if text.startswith("v") else f"v{text}")
+    except FormatError:
+        what = f"not a release such as v12: {text[:100]!r}"
+        raise UsageError(what, where="[vN]", hint="`gitrel log` lists the releases") from None
 
 
 def slug(text: str) -> str:

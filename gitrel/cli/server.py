@@ -17,13 +17,14 @@ from gitrel.errors import GitrelError, Locked, NotFound, Refused, RemoteError, U
 from gitrel.ids import TRUST, Deploy, Entry, ObjectFormat, Sha256
 from gitrel.run.formation import MARK, Formation, mark
 from gitrel.run.home import Home, State
-from gitrel.run.pull import Pulled, fetch_trust
+from gitrel.run.pull import Pulled, fetch_trust, keep_approvals
 from gitrel.run.pull import pull as pull_into
-from gitrel.run.resolve import Layout, target, verify_here
+from gitrel.run.resolve import Layout, candidates, verify_here
 from gitrel.store.durable import make_folders
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
+from gitrel.trust.checks import Check
 
 
 def _home(path: Path | None) -> Home:
@@ -45,7 +46,7 @@ def join(console: Console, url: str, home: Path, pin: str | None, first_use: boo
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise UsageError("the home is there already, and not empty", where=str(home))
     with _fresh(home) as folder, _remote(str(Path(url).resolve()) if Path(url).exists() else url) as remote:
-        theirs = remote.list([TRUST.prefix])
+        theirs = remote.list([TRUST.prefix, "refs/approvals/"])
         fmt = ObjectFormat.of(next(iter(theirs.values()))) if theirs else ObjectFormat.SHA1
         with Repository.init_bare(folder / "repo.git", fmt) as repo:
             with Quarantine(repo, folder / "quarantine") as quarantine:
@@ -53,6 +54,7 @@ def join(console: Console, url: str, home: Path, pin: str | None, first_use: boo
                 quarantine.adopt()
             for each in chain:
                 repo.refs.create(str(each.signed.record.ref), each.id.oid)
+            keep_approvals(repo, theirs)
         shutil.rmtree(folder / "quarantine")
         state = State(
             app=chain.app,
@@ -85,12 +87,14 @@ def _fresh(home: Path) -> Iterator[Path]:
 def pull(console: Console, path: Path | None, switch: bool) -> None:
     home = _home(path)
     pulled = pull_once(home, console)
-    if pulled.release is None:
-        if not pulled.refused:
-            raise NotFound("the remote has no release yet", hint="`gitrel release` makes one")
-    elif switch:
-        _switch(home, pulled.release)
+    if pulled.release is None and all(verdict.pending for verdict in pulled.refused):
+        why = "; ".join(str(verdict.refusal) for verdict in pulled.refused)
+        raise NotFound(
+            "the remote has no release that may run", why=why, hint="" if why else "`gitrel release` makes one"
+        )
     if pulled.release is not None:
+        if switch:
+            _switch(home, pulled.release)
         console.out(f"{pulled.release}{'' if pulled.new else ' (nothing new)'}")
     if pulled.shallow:
         console.note("note: the remote cannot send records without files, so the chain was verified from here on only")
@@ -124,8 +128,7 @@ def pull_once(home: Home, console: Console) -> Pulled:
 
 def _switch(home: Home, entry: Entry) -> None:
     state = home.read_state()
-    chosen = target(state)
-    if chosen != entry:
+    if candidates(state)[0] != entry:
         return  # pinned to another, or this one failed here
     if state.current != entry or os.path.realpath(home.path / "current") != os.path.realpath(
         home.releases / str(entry)
@@ -152,6 +155,7 @@ def run(
     follow: bool,
     interval: float,
     port: int,
+    stop_if_repudiated: bool,
 ) -> None:
     from gitrel.run.supervise import Supervisor
 
@@ -170,9 +174,22 @@ def run(
             return Layout(home, verified, port=port).formation(scales)
 
         def resolve() -> Formation:
-            return formation(target(home.read_state(), wanted))
+            """The best release that verifies now; nothing at all if the one that should run was repudiated alone."""
+            refusals: list[Refused] = []
+            for release in candidates(home.read_state(), wanted):
+                try:
+                    return formation(release)
+                except Refused as refusal:
+                    refusals.append(refusal)
+                    if refusal.check == Check.REPUDIATED and stop_if_repudiated:
+                        break
+            if all(refusal.check == Check.REPUDIATED for refusal in refusals):
+                return Formation(release="none", processes=())
+            raise refusals[0]
 
         def good(formation: Formation) -> None:
+            if not formation.processes:
+                return
             release = Entry.parse(formation.release)
             home.change_state(lambda state: replace(state, good=release, failed=_without(state.failed, release)))
             home.switch(release)
@@ -183,8 +200,9 @@ def run(
 
         state = home.read_state()
         last_good = None
-        if state.good is not None and state.good != target(state, wanted):
-            last_good = formation(state.good)
+        if state.good is not None and state.good != candidates(state, wanted)[0]:
+            with contextlib.suppress(Refused):  # then there is nothing to go back to
+                last_good = formation(state.good)
         poller = [sys.executable, "-m", "gitrel", "pull", "--no-switch", "--home", str(home.path)]
         Supervisor(
             resolve,
@@ -210,7 +228,7 @@ def exec_process(path: Path | None, kind: str, args: list[str], port: int) -> No
     home = _home(path)
     state = home.read_state()
     make_folders(home.run / "home")
-    verified = verify_here(home, state, state.current or target(state))
+    verified = verify_here(home, state, state.current or candidates(state)[0])
     process = Layout(home, verified, port=port).process(kind, 1)
     os.chdir(process.cwd)
     command = f"exec {process.command}" if _simple(process.command) else process.command

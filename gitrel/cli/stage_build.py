@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gitrel import __version__
 from gitrel.build.checkout import dirty_paths, remote_url, resolve_commit
 from gitrel.build.record import check_build, record_build
-from gitrel.build.stage import read_manifest, stage
+from gitrel.build.stage import Staged, read_manifest, stage
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer
-from gitrel.errors import BadInput
+from gitrel.errors import BadInput, BuildFailed
+from gitrel.format.manifest import MANIFEST, Manifest
 from gitrel.format.provenance import Provenance, source_uri
 from gitrel.format.record import BuildRecord, Signed
 from gitrel.ids import BuildRef, ObjectId
-from gitrel.store.snapshot import snapshot
+from gitrel.store.snapshot import Snapshot, snapshot
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.signers import require_role
 from gitrel.trust.walk import find_builds
@@ -47,18 +50,14 @@ def make_build(dev: Developer, trust: TrustChain, source: ObjectId) -> Signed[Bu
     policy = trust.newest.policy
     require_role(policy, policy.build, dev.signer.public_key.id, "sign builds")
     who = dev.who()
-    manifest = read_manifest(dev.source, source, env=dev.env)
-    if manifest.app != trust.app:
-        raise BadInput(f"app = {manifest.app!r}", where="gitrel.toml", why=f"the trust ledger is of {trust.app}")
-    dev.console.note(f"building {source[:12]}")
-    with (
-        tempfile.TemporaryDirectory(prefix="gitrel-") as scratch,
-        stage(dev.source, source, manifest.build, env=dev.env, on_output=dev.console.note, tmp=Path(scratch)) as staged,
-    ):
-        taken = snapshot(staged.folder, dev.repo, exclude=staged.exclude)
+    with _of_the_commit():
+        manifest = read_manifest(dev.source, source, env=dev.env)
+        if manifest.app != trust.app:
+            raise BadInput(f"app = {manifest.app!r}", where=MANIFEST, why=f"the trust ledger is of {trust.app}")
+        dev.console.note(f"building {source[:12]}")
+        staged, taken = _store(dev, source, manifest)
     for note in (*staged.notes, *taken.notes):
         dev.console.note(f"note: {note}")
-    check_build(dev.repo, taken)
     url = remote_url(dev.source, env=dev.env)
     provenance = Provenance(
         tree=taken.node.oid,
@@ -86,3 +85,33 @@ def make_build(dev: Developer, trust: TrustChain, source: ObjectId) -> Signed[Bu
     how = "the same as before" if built.reused else f"{taken.files} files, {taken.size:,} bytes"
     dev.console.note(f"built {source[:12]}: {how}")
     return built.signed
+
+
+def _store(dev: Developer, source: ObjectId, manifest: Manifest) -> tuple[Staged, Snapshot]:
+    """Run the build, and store what it leaves. Raises `BuildFailed` with paths as they are in the build."""
+    with stage(
+        dev.source,
+        source,
+        manifest.build,
+        env=dev.env,
+        on_output=dev.console.note,
+        tmp=Path(tempfile.gettempdir()),  # itself, for builds at one path, and because a killed one is cleared there
+    ) as staged:
+        try:
+            taken = snapshot(staged.folder, dev.repo, exclude=staged.exclude)
+        except BuildFailed as error:
+            error.where = error.where.removeprefix(f"{staged.folder}/")
+            error.hint = error.hint or f"let the build command remove it, or `exclude` it under [build] in {MANIFEST}"
+            raise
+        check_build(dev.repo, taken)
+    return staged, taken
+
+
+@contextmanager
+def _of_the_commit() -> Iterator[None]:
+    """A bad file is mended in a commit, which somebody who just mended it in the work tree may forget."""
+    try:
+        yield
+    except BadInput as error:
+        error.hint = error.hint or "mend it and commit: a build is of what is committed"
+        raise

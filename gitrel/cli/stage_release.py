@@ -11,14 +11,17 @@ from gitrel.cli.developer import (
     default_app,
     known_apps_file,
     open_developer,
+    parse_argument,
     parse_entry,
+    parse_pin,
     slug,
 )
-from gitrel.errors import BadInput, Conflict, NotFound
+from gitrel.errors import BadInput, Conflict, NotFound, UsageError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
+from gitrel.format.text import check_text
 from gitrel.format.trust import KeyLine
-from gitrel.ids import TRUST, App, Entry, ObjectId, PersonName, Sha256
+from gitrel.ids import TRUST, App, Entry, Ledger, ObjectId, PersonName, Sha256
 from gitrel.release.config import changed, current_files, parse_assignments, write_config
 from gitrel.release.cut import Ingredients, Standing, cut, publish
 from gitrel.release.genesis import sole_policy, write_genesis
@@ -56,10 +59,10 @@ def init(
     with open_developer(console, repo=repo, remote=remote, trust=pin) as dev:
         dev.sync()
         if dev.repo.refs.get(str(TRUST[1])) is not None:
-            chain = _accept(dev, Sha256(pin) if pin else None, first_use)
+            chain = _accept(dev, parse_pin(pin), first_use, app)
             made = False
         else:
-            chain = _found(dev, app, person, key, Sha256(pin) if pin else None)
+            chain = _found(dev, app, person, key, parse_pin(pin))
             made = True
         add_known_app(known_apps_file(dev.env), chain.pin, chain.app)
         if made:
@@ -70,12 +73,20 @@ def init(
         console.result(app=chain.app, pin=chain.pin, trust=str(chain.newest.entry), made=made)
 
 
-def _accept(dev: Developer, pin: Sha256 | None, first_use: bool) -> TrustChain:
+def _accept(dev: Developer, pin: Sha256 | None, first_use: bool, app: str | None) -> TrustChain:
     """An app that has its trust already: somebody else's, or our own from another machine."""
     if pin is None and not first_use:
-        return dev.trust()
-    chain = load_trust(dev.workspace.refs(), dev.repo, dev.repo.format, pin)
-    if pin is None:
+        chain = dev.trust()
+    else:
+        chain = load_trust(dev.workspace.refs(), dev.repo, dev.repo.format, pin)
+    if app is not None and app != chain.app:
+        raise UsageError(
+            f"the repository has a trust ledger already, of {chain.app}",
+            where=str(TRUST[1]),
+            why=f"--app says {app}",
+            hint="leave --app out; another app needs a repository of its own",
+        )
+    if pin is None and first_use:
         dev.console.note(f"WARNING: trusting {chain.app} as it is now, unseen; its pin is {chain.pin}")
     return chain
 
@@ -89,7 +100,9 @@ def _found(dev: Developer, app: str | None, person: str | None, key: Path | None
         dev.use_key(key)
     who = dev.who()
     signer = dev.signer
-    owner = PersonName(person or slug(who.email.partition("@")[0]) or slug(who.name) or "me")
+    owner = parse_argument(
+        "--person", PersonName, person or slug(who.email.partition("@")[0]) or slug(who.name) or "me"
+    )
     policy = sole_policy(name, owner, KeyLine.parse(signer.public_key.line))
     signed = write_genesis(dev.repo, policy, who=who, sign=signer.sign)
     ref = str(TRUST[1])
@@ -107,10 +120,10 @@ def _app_name(dev: Developer, given: str | None) -> App:
     path = folder / MANIFEST if folder else None
     if path is not None and path.is_file():
         stated = parse_manifest(path.read_bytes(), str(path)).app
-        if given is not None and App(given) != stated:
+        if given is not None and given != stated:
             raise BadInput(f"app = {stated!r}", where=str(path), why=f"--app says {given}")
         return stated
-    return App(given) if given else default_app(folder or dev.repo.path)
+    return parse_argument("--app", App, given) if given else default_app(folder or dev.repo.path)
 
 
 def release(
@@ -125,6 +138,7 @@ def release(
 ) -> None:
     from gitrel.cli.stage_build import make_build, resolve
 
+    said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
         chain = dev.trust()
@@ -134,7 +148,7 @@ def release(
         else:
             source = resolve(dev, rev)
             built = _newest_build(dev, chain, source) or make_build(dev, chain, source)
-        subject, text = _message(message, f"Release {built.record.source[:12]}")
+        subject, text = said or (f"Release {built.record.source[:12]}", "")
         _publish(
             dev,
             lambda now: Ingredients(build=built, config=_newest_config(dev, now.trust), subject=subject, text=text),
@@ -151,15 +165,17 @@ def rollback(
     keep_config: bool,
     message: str | None,
 ) -> None:
+    said = _message(message)
+    asked = None if to is None else parse_entry(to)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
         _may_release(dev, dev.trust())
         start = dev.standing()
-        entry = parse_entry(to) if to else _before_newest(start)
+        entry = asked or _before_newest(start)
         chosen = start.good(entry).release
         if chosen is None:
             raise NotFound(f"no release {entry}", hint="see `gitrel log`")
-        subject, text = _message(message, f"Roll back to {entry}")
+        subject, text = said or (f"Roll back to {entry}", "")
 
         def ingredients(now: Standing) -> Ingredients:
             config = _newest_config(dev, now.trust) if keep_config else chosen.config
@@ -171,7 +187,12 @@ def rollback(
 def _before_newest(now: Standing) -> Entry:
     runnable = [verdict.entry for verdict in now.verdicts if verdict.release is not None]
     if len(runnable) < 2:
-        raise NotFound("no earlier release to roll back to", why=f"{now.deploy} has {len(runnable)}")
+        raise NotFound(
+            "no earlier release to roll back to",
+            where=f"{Ledger.releases(now.deploy).prefix}*",
+            why=f"{len(runnable)} of {len(now.verdicts)} releases of {now.deploy} may run",
+            hint="see `gitrel log`",
+        )
     return runnable[-2]
 
 
@@ -204,9 +225,12 @@ def _may_release(dev: Developer, chain: TrustChain) -> None:
     require_role(policy, policy.deploy(dev.deploy).release, key, f"release {dev.deploy}")
 
 
-def _message(message: str | None, default: str) -> tuple[str, str]:
-    subject, _, text = (message or default).strip().partition("\n")
-    return subject.strip(), text.strip("\n")
+def _message(message: str | None) -> tuple[str, str] | None:
+    """What `-m` says as a record's subject and text, looked at before anything is built. None for nothing."""
+    plain = (message or "").replace("\r\n", "\n").expandtabs().strip()
+    parse_argument("--message", lambda text: check_text(text, "the message"), plain)
+    subject, _, text = plain.partition("\n")
+    return (subject.strip(), text.strip("\n")) if plain else None
 
 
 def _newest_build(dev: Developer, chain: TrustChain, source: ObjectId) -> Signed[BuildRecord] | None:
@@ -216,10 +240,12 @@ def _newest_build(dev: Developer, chain: TrustChain, source: ObjectId) -> Signed
 
 
 def _named_build(dev: Developer, chain: TrustChain, name: str) -> Signed[BuildRecord]:
+    if len(name) < 4:
+        raise UsageError(f"not a build's id: {name!r}", where="--build", hint="give at least its first 4 digits")
     found = [each for each in find_builds(dev.workspace.refs(), dev.repo, chain) if each.id.oid.startswith(name)]
-    if len(found) != 1 or len(name) < 4:
+    if len(found) != 1:
         why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
-        raise NotFound("no such build", where=name, why=why, hint="`git for-each-ref refs/builds`")
+        raise NotFound("no such build", where=f"refs/builds/{name}*", why=why, hint="`git for-each-ref refs/builds`")
     return found[0]
 
 

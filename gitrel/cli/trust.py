@@ -261,7 +261,7 @@ def _approvable(dev: Developer, chain: TrustChain, what: str) -> tuple[LedgerRef
             record = verdict.signed.record
             summary = f"{record.entry} of {record.deploy}: {record.subject}; build {record.build.oid}"
             return record.ref, verdict.id, policy.deploy(record.deploy).release, summary
-    raise NotFound(f"no release {entry}", where=Ledger.releases(dev.deploy).prefix, hint="see `gitrel log`")
+    raise NotFound(f"no release {entry}", where=str(Ledger.releases(dev.deploy)[entry]), hint="see `gitrel log`")
 
 
 def _pending_trust(chain: TrustChain, entry: Entry) -> tuple[LedgerRef, RecordId, Role, str]:

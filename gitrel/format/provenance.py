@@ -162,9 +162,7 @@ def parse_provenance(raw: bytes) -> StatedOrigin:
     _expect(subject, "name", SUBJECT_NAME, "subject[0].")
     digest = _mapping(subject.get("digest"), "subject[0].digest")
     tree = ObjectId(_text(digest, "gitTree", "subject[0].digest."))
-    definition = _mapping(
-        _mapping(statement.get("predicate"), "predicate").get("buildDefinition"), "buildDefinition"
-    )
+    definition = _mapping(_mapping(statement.get("predicate"), "predicate").get("buildDefinition"), "buildDefinition")
     parameters = _mapping(definition.get("externalParameters"), "externalParameters")
     source = _mapping(parameters.get("source"), "externalParameters.source")
     commit = ObjectId(
@@ -192,9 +190,7 @@ def _error(path: str, what: str) -> FormatError:
 
 def _decode(raw: bytes) -> Mapping[str, Any]:
     if len(raw) > MAX_PROVENANCE:
-        raise FormatError(
-            "file too large", where=PROVENANCE, why=f"{len(raw)} bytes, at most {MAX_PROVENANCE}"
-        )
+        raise FormatError("file too large", where=PROVENANCE, why=f"{len(raw)} bytes, at most {MAX_PROVENANCE}")
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except FormatError:

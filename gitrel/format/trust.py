@@ -24,7 +24,10 @@ SIGNERS_FILE = "allowed_signers"
 FORMAT = 1
 
 _ANY = re.compile(r"[^\x00-\x1f]{1,128}")
-_KEY = re.compile(r"([a-z0-9][a-z0-9@.-]{0,63}) ([A-Za-z0-9+/]+={0,2})(?: ([^\x00-\x1f\x7f]*))?")
+_KEY = re.compile(r"([a-z0-9][a-z0-9@.-]{0,63}) ([A-Za-z0-9+/]+={0,2})(?: ([^\x00-\x1f\x7f-\x9f]*))?")
+
+# tomllib's memory grows with the square of a dotted key's parts: 60 KB of `a.a.a…` take gigabytes
+_DEEP_KEY = re.compile(rb"""(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){32}""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class KeyLine:
         key = cls(match[1], blob, match[3] or "")
         if key.bare.split(" ")[1] != match[2]:
             raise FormatError("the key's base64 is not canonical")
+        if key.comment != key.comment.strip():
+            raise FormatError("space around a key's comment")
         return key
 
     @property
@@ -59,7 +64,7 @@ class KeyLine:
         return f"{self.kind} {base64.b64encode(self.blob).decode()}"
 
     def __str__(self) -> str:
-        return f"{self.bare} {self.comment}".rstrip()
+        return f"{self.bare} {self.comment}" if self.comment else self.bare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +109,25 @@ class TrustPolicy:
 
 def parse_trust(raw: bytes, where: str = TRUST_FILE) -> TrustPolicy:
     """Raises `FormatError` naming the file and the key's path, or the line where it is no TOML."""
+    if _DEEP_KEY.search(raw):
+        raise FormatError("not TOML", where=where, why="nested too deeply")
     top = parse_toml(raw, where)
-    number = top.take("format", lambda value: value)
-    if number != FORMAT or isinstance(number, bool):
-        raise FormatError(
-            f"format = {number!r}"[:60], where=where, why="this gitrel knows format 1", hint="upgrade gitrel"
-        )
-    app = top.take("app", App)
-    people = {PersonName(name): _person(table) for name, table in top.tables("people", _ANY)}
+    if top.take("format", _whole) != FORMAT:
+        raise FormatError("another format", where=where, why=f"this gitrel knows {FORMAT}", hint="upgrade gitrel")
+    app = top.take("app", lambda value: App(_text(value)))
+    try:
+        policy = _policy(top, app, where)
+    except FormatError as error:
+        raise error if error.where else FormatError(error.what, where=where, why=error.why) from None
+    top.end()
+    if PRODUCTION not in policy.deploys:
+        raise FormatError("no [deploys.production]", where=where)
+    _check_keys(policy.people, where)
+    return policy
+
+
+def _policy(top: TomlTable, app: App, where: str) -> TrustPolicy:
+    people = {PersonName(name): _person(table, name, where) for name, table in top.tables("people", _ANY)}
     roles = _required(top, "roles", where)
     policy = TrustPolicy(
         app=app,
@@ -122,17 +138,17 @@ def parse_trust(raw: bytes, where: str = TRUST_FILE) -> TrustPolicy:
         repudiated=_repudiated(top.table("repudiated")),
     )
     roles.end()
-    top.end()
-    if PRODUCTION not in policy.deploys:
-        raise FormatError("no [deploys.production]", where=where)
+    return policy
+
+
+def _check_keys(people: Mapping[PersonName, tuple[KeyLine, ...]], where: str) -> None:
     owners: dict[KeyId, PersonName] = {}
     for person, keys in people.items():
         for key in keys:
-            if owners.setdefault(key.id, person) != person or keys.count(key) > 1:
-                raise FormatError(
-                    f"people.{person}: a key that stands twice", where=where, why=f"also {owners[key.id]}'s"
-                )
-    return policy
+            if key.id in owners:
+                whose = "the same person's" if owners[key.id] == person else f"also {owners[key.id]}'s"
+                raise FormatError(f"people.{person}: a key that stands twice", where=where, why=whose)
+            owners[key.id] = person
 
 
 def encode_trust(policy: TrustPolicy) -> bytes:
@@ -173,30 +189,47 @@ def _required(table: TomlTable, key: str, where: str) -> TomlTable:
     return found
 
 
-def _person(table: TomlTable) -> tuple[KeyLine, ...]:
+def _person(table: TomlTable, name: str, where: str) -> tuple[KeyLine, ...]:
     keys = table.take("keys", list_of(KeyLine.parse))
     table.end()
     if not keys:
-        raise FormatError("a person without keys")
+        raise FormatError(f"people.{name}: a person without keys", where=where)
     return keys
 
 
 def _role(table: TomlTable, known: Mapping[PersonName, object]) -> Role:
-    people = table.take("people", list_of(PersonName))
-    threshold = table.take("threshold", lambda value: value)
+    people = table.take("people", lambda value: _members(value, known))
+    threshold = table.take("threshold", lambda value: _threshold(value, len(people)))
     table.end()
-    return _checked(people, threshold, known)
+    return Role(people=people, threshold=threshold)
 
 
-def _checked(people: tuple[PersonName, ...], threshold: Any, known: Mapping[PersonName, object]) -> Role:
+def _members(value: Any, known: Mapping[PersonName, object]) -> tuple[PersonName, ...]:
+    people = list_of(lambda name: PersonName(_text(name)))(value)
     for person in people:
         if person not in known:
-            raise FormatError(f"a role names {person!r}, who is not in [people]")
+            raise FormatError(f"{str(person)!r} is not in [people]")
     if len(set(people)) != len(people):
-        raise FormatError("a role names somebody twice")
-    if not isinstance(threshold, int) or isinstance(threshold, bool) or not 1 <= threshold <= len(people):
-        raise FormatError(f"a role of {len(people)} people cannot have the threshold {threshold!r}")
-    return Role(people=people, threshold=threshold)
+        raise FormatError("somebody stands twice")
+    return people
+
+
+def _threshold(value: Any, people: int) -> int:
+    if not 1 <= (threshold := _whole(value)) <= people:
+        raise FormatError(f"a role of {people} people cannot have this threshold", why="nobody could act in it")
+    return threshold
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise FormatError("expected text")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FormatError("expected a whole number")
+    return value
 
 
 def _deploy(table: TomlTable, known: Mapping[PersonName, object], where: str) -> DeployPolicy:
@@ -218,7 +251,14 @@ def _reader(value: Any) -> str:
 def _repudiated(table: TomlTable | None) -> dict[Deploy, tuple[Entry, ...]]:
     if table is None:
         return {}
-    return {Deploy(name): list_of(Entry.parse)(entries) for name, entries in table.items()}
+    read = list_of(lambda entry: Entry.parse(_text(entry)))
+    found = {}
+    for name, entries in table.items():
+        try:
+            found[Deploy(name)] = read(entries)
+        except FormatError as error:
+            raise FormatError(f"repudiated.{name[:80]}: {error.what}") from None
+    return found
 
 
 def _role_table(role: Role) -> dict[str, Any]:

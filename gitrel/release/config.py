@@ -22,15 +22,20 @@ def current_files(newest: VerifiedConfig | None, repo: Repository) -> dict[str, 
 
 
 def parse_assignments(words: Collection[str]) -> dict[str, bytes]:
-    """`NAME=value` words as variables. Raises `FormatError`, which never shows a value."""
+    """`NAME=value` words as variables. Raises `FormatError`, which says which word it is and never shows a value."""
     values: dict[str, bytes] = {}
-    for word in words:
+    for number, word in enumerate(words, 1):
         name, equals, value = word.partition("=")
-        if not equals:
-            raise FormatError("not NAME=value", hint="put the value after an equals sign")
         raw = value.encode("utf-8", "surrogateescape")
-        check_value(check_variable(name), raw)
-        values[name] = raw
+        try:
+            if not equals:
+                raise FormatError("not NAME=value", hint="put the value after an equals sign")
+            check_value(check_variable(name), raw)
+        except FormatError as error:
+            error.where = f"argument {number}"
+            raise
+        if values.setdefault(name, raw) != raw:
+            raise FormatError(f"{name} is given twice, with two values", where=f"argument {number}")
     return values
 
 
@@ -38,7 +43,11 @@ def changed(files: Mapping[str, bytes], set_: Mapping[str, bytes], unset: Collec
     """The envdir after a change, or None if nothing changes. Raises `NotFound` for an unknown name to unset."""
     after = dict(files)
     for name in unset:
-        check_variable(name)
+        try:
+            check_variable(name)
+        except FormatError as error:
+            error.where = "the names to unset"
+            raise
         if after.pop(name, None) is None and after.pop(name + SECRET_SUFFIX, None) is None:
             raise NotFound("no such variable", where=name, hint="see `gitrel config list`")
     for name, value in set_.items():

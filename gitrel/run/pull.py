@@ -7,12 +7,13 @@ release: the newest whose records are good. If its files are refused, the next o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gitrel.errors import FormatError, Refused
 from gitrel.ids import TRUST, ApprovalRef, BuildRef, Entry, Ledger, ObjectId, Sha256, parse_ref
-from gitrel.run.history import cited, has_files, released_before
+from gitrel.run.files import has_files
 from gitrel.run.home import Home, State
 from gitrel.run.prepare import prepare
 from gitrel.store.quarantine import Quarantine, remove_stale
@@ -21,8 +22,9 @@ from gitrel.store.removal import remove_stale as remove_stale_checkouts
 from gitrel.store.repository import Repository
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
-from gitrel.trust.ledger import ChainedRelease, Verdict
-from gitrel.trust.walk import RefMap, entries, load_trust, walk_releases
+from gitrel.trust.history import links, released_before
+from gitrel.trust.ledger import ChainedRelease, ReleaseLedger, Verdict
+from gitrel.trust.walk import RecordReader, RefMap, entries, load_trust, walk_releases
 
 Progress = Callable[[str], None]
 
@@ -55,10 +57,19 @@ def fetch_trust(
                 where=name,
                 why=f"it was {oid}, verified; the remote says {theirs.get(name, 'it does not exist')}",
             )
-    wants = sorted({oid for oid in entries(theirs, TRUST).values() if oid not in quarantine.repository})
+    trust = entries(theirs, TRUST).values()
+    approvals = [oid for ref, oid in approvals_in(theirs) if ref.record in trust]
+    wants = sorted({oid for oid in (*trust, *approvals) if oid not in quarantine.repository})
     if wants:
         remote.fetch(quarantine, wants, haves=sorted(set(ours.values())))
     return load_trust(theirs, quarantine.repository, repo.format, pin)
+
+
+def keep_approvals(repo: Repository, theirs: RefMap) -> None:
+    """The refs of approvals whose records are here, so that thresholds are met without the remote."""
+    for ref, oid in approvals_in(theirs):
+        if oid in repo and ref.record in repo:
+            repo.refs.create(str(ref), oid)
 
 
 def pull(home: Home, remote: Remote, *, now: float, progress: Progress = lambda _: None) -> Pulled:
@@ -77,6 +88,31 @@ def pull(home: Home, remote: Remote, *, now: float, progress: Progress = lambda 
             pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress).run()
         home.change_state(lambda state: replace(state, contact=now))
         return pulled
+
+
+def approvals_in(refs: RefMap) -> Iterator[tuple[ApprovalRef, ObjectId]]:
+    """The well-formed refs of approvals, and the objects that they point at."""
+    for name, oid in refs.items():
+        if name.startswith("refs/approvals/"):
+            with contextlib.suppress(FormatError):  # a stray ref approves nothing
+                ref = parse_ref(name)
+                if isinstance(ref, ApprovalRef):
+                    yield ref, oid
+
+
+def judge_alone(repo: Repository, trust: TrustChain, state: State, entry: Entry, oid: ObjectId) -> Verdict:
+    """A release that was verified when it came, judged again by today's trust; its chain is not walked again.
+
+    Raises `NotFound`, `LocalStateError`.
+    """
+    ledger = ReleaseLedger(
+        trust,
+        state.deploy,
+        RecordReader(repo.refs.list("refs/approvals/"), repo),
+        shallow=True,
+        released_before=lambda part: released_before(repo, state.seen, part),
+    )
+    return ledger.add(str(ledger.ledger[entry]), repo.read(oid, "commit"))
 
 
 class _Pull:
@@ -100,90 +136,118 @@ class _Pull:
         self._theirs = theirs
         self._progress = progress
         self._ledger = Ledger.releases(state.deploy)
+        self._refused: list[Verdict] = []
 
     def run(self) -> Pulled:
         trust = fetch_trust(self._remote, self._repo, self._quarantine, self._theirs, self._state.pin)
-        shallow = self._fetch_records()
+        try:
+            self._fetch_records()
+            return self._finish(trust, self._take_newest(trust), False)
+        except FilterUnsupported:
+            return self._without_filter(trust)
+
+    def _without_filter(self, trust: TrustChain) -> Pulled:
+        """For a remote that cannot leave files out: what the chain needs, each release one commit deep."""
+        new = self._new()
+        if self._state.seen is not None or not new:
+            self._fetch_whole(list(new.values()))
+            return self._finish(trust, self._take_newest(trust), False)
+        taken = None
+        for entry, oid in reversed(new.items()):  # a first meeting: what is not fetched cannot be judged
+            self._fetch_whole([oid])
+            taken = self._take_newest(trust, only=entry)
+            if taken is not None:
+                break
+        return self._finish(trust, taken, taken is not None and taken > 1)
+
+    def _take_newest(self, trust: TrustChain, only: Entry | None = None) -> Entry | None:
+        """Judge the new releases (or one, without what stands before it), and take the newest that may run."""
+        ref = str(self._ledger[only]) if only else ""
+        theirs = {name: oid for name, oid in self._theirs.items() if name.startswith(ref or "refs/")}
+        approvals = {name: oid for name, oid in self._theirs.items() if name.startswith("refs/approvals/")}
         verdicts = list(
             walk_releases(
-                self._theirs,
+                {**approvals, **({ref: theirs[ref]} if only else theirs)},
                 self._quarantine.repository,
                 trust,
                 self._state.deploy,
                 anchor=self._state.seen,
-                shallow=shallow,
+                shallow=only is not None,
                 released_before=lambda part: released_before(self._repo, self._state.seen, part),
             )
         )
-        refused = [verdict for verdict in verdicts if verdict.release is None]
+        self._refused += [verdict for verdict in verdicts if verdict.release is None]
         for verdict in reversed(verdicts):
             if verdict.release is None:
                 continue
             try:
                 self._take(trust, verdict.release, verdicts)
             except Refused as refusal:
-                refused.append(replace(verdict, release=None, refusal=refusal))
+                self._refused.append(replace(verdict, release=None, refusal=refusal))
                 continue
-            return self._result(verdict.entry, True, refused, shallow)
-        self._adopt(trust, [])
-        return self._result(self._state.ready, False, refused, shallow)
+            return verdict.entry
+        return None
 
-    def _result(self, entry: Entry | None, new: bool, refused: list[Verdict], shallow: bool) -> Pulled:
-        newer = tuple(
-            sorted((each for each in refused if entry is None or each.entry > entry), key=lambda each: each.entry)
+    def _finish(self, trust: TrustChain, taken: Entry | None, shallow: bool) -> Pulled:
+        entry = taken
+        if taken is None:
+            self._adopt(trust, [])
+            entry = self._still_good(trust)
+        newer = sorted(
+            (each for each in self._refused if entry is None or each.entry > entry), key=lambda each: each.entry
         )
         reasons = {each.entry: str(each.refusal) for each in newer}
-        self._home.change_state(lambda state: replace(state, refused=reasons))
-        return Pulled(release=entry, new=new, refused=newer, shallow=shallow)
+        self._home.change_state(lambda state: replace(state, refused=reasons, ready=entry))
+        return Pulled(release=entry, new=taken is not None, refused=tuple(newer), shallow=shallow)
 
-    def _fetch_records(self) -> bool:
-        """All commits of the new releases, without files where the remote can; whether the beginning is
-        missing.
-        """
+    def _still_good(self, trust: TrustChain) -> Entry | None:
+        """The newest release here that today's trust lets run: mostly the one that was ready before."""
+        ready = self._state.ready
+        for entry, oid in reversed(entries(self._repo.refs.list(self._ledger.prefix), self._ledger).items()):
+            if ready is not None and entry > ready:
+                continue
+            verdict = judge_alone(self._repo, trust, self._state, entry, oid)
+            if verdict.release is None:
+                self._refused.append(verdict)
+                continue
+            if entry != ready:
+                self._fetch_files(verdict.release)
+                prepared = prepare(self._home, self._quarantine.repository, verdict.release)
+                self._adopt(trust, [])
+                self._home.point(self._home.releases / str(entry), f"../builds/{prepared.build.oid}")
+            return entry
+        return None
+
+    def _new(self) -> dict[Entry, ObjectId]:
         seen = self._state.seen
-        new = {
+        return {
             entry: oid
             for entry, oid in entries(self._theirs, self._ledger).items()
-            if (seen is None or entry > seen.entry) and oid not in self._quarantine.repository
+            if seen is None or entry > seen.entry
         }
-        approvals = [oid for name, oid in self._theirs.items() if name.startswith("refs/approvals/")]
-        approvals = [oid for oid in approvals if oid not in self._quarantine.repository]
-        wants = sorted({*new.values(), *approvals})
-        if not wants:
-            return False
-        self._progress(f"fetching {len(new)} new release{'s' if len(new) != 1 else ''}")
-        haves = [seen.id.oid] if seen else []
-        try:
-            self._remote.fetch(self._quarantine, wants, haves=haves, filter_spec="tree:0")
-        except FilterUnsupported:
-            return self._fetch_whole(new, approvals, haves)
-        return False
 
-    def _fetch_whole(self, new: Mapping[Entry, ObjectId], approvals: list[ObjectId], haves: list[ObjectId]) -> bool:
-        """For a remote that cannot leave files out: as few releases as the chain needs, one commit deep."""
-        first = self._state.seen is None
-        newest = [oid for _, oid in sorted(new.items())]
-        wants = newest[-1:] if first else newest
-        self._fetch_shallow([*wants, *approvals], haves)
-        if first:
-            # what was not fetched cannot be judged; the verifier is told to begin at the newest
-            self._theirs = {
-                name: oid
-                for name, oid in self._theirs.items()
-                if not name.startswith(self._ledger.prefix) or oid in wants
-            }
-        self._fetch_parts([oid for oid in wants if oid in self._quarantine.repository])
-        return first and bool(new) and max(new) > 1
+    def _missing(self, oids: Iterable[ObjectId]) -> list[ObjectId]:
+        return sorted({oid for oid in oids if oid not in self._quarantine.repository})
+
+    def _fetch_records(self) -> None:
+        """All commits of the new releases, without files. Raises `FilterUnsupported`."""
+        new = self._new()
+        wants = self._missing([*new.values(), *(oid for _, oid in approvals_in(self._theirs))])
+        if wants:
+            self._progress(f"fetching the records of {len(new)} new release{'s' if len(new) != 1 else ''}")
+            seen = self._state.seen
+            self._remote.fetch(self._quarantine, wants, haves=[seen.id.oid] if seen else [], filter_spec="tree:0")
+
+    def _fetch_whole(self, releases: list[ObjectId]) -> None:
+        """Release commits with their files, then the build and config records that they cite."""
+        haves = [self._state.seen.id.oid] if self._state.seen else []
+        self._fetch_shallow(self._missing([*releases, *(oid for _, oid in approvals_in(self._theirs))]), haves)
+        parts = {part for oid in releases for part in links(self._quarantine.repository, oid).parts}
+        self._fetch_shallow(self._missing(parts), releases)
 
     def _fetch_shallow(self, wants: list[ObjectId], haves: list[ObjectId]) -> None:
         if wants:
             self._remote.fetch(self._quarantine, sorted(set(wants)), haves=haves, shallow=haves, depth=1)
-
-    def _fetch_parts(self, releases: list[ObjectId]) -> None:
-        """The build and config records that fetched release commits cite."""
-        parts = {part for oid in releases for part in cited(self._quarantine.repository, oid).parts}
-        missing = sorted(oid for oid in parts if oid not in self._quarantine.repository)
-        self._fetch_shallow(missing, releases)
 
     def _take(self, trust: TrustChain, release: ChainedRelease, verdicts: list[Verdict]) -> None:
         self._fetch_files(release)
@@ -216,15 +280,4 @@ class _Pull:
             if release.config is not None:
                 self._repo.refs.create(str(release.config.record.ref), release.config.id.oid)
             self._repo.refs.create(str(release.record.ref), release.id.oid)
-        for name, oid in self._theirs.items():
-            if name.startswith("refs/approvals/") and oid in self._repo and _approves(name, self._repo):
-                self._repo.refs.create(name, oid)
-
-
-def _approves(name: str, repo: Repository) -> bool:
-    """Whether an approval's ref is well-formed and its record is one that this home has."""
-    try:
-        ref = parse_ref(name)
-    except FormatError:
-        return False
-    return isinstance(ref, ApprovalRef) and ref.record in repo
+        keep_approvals(self._repo, self._theirs)

@@ -13,33 +13,27 @@ from gitrel.format.manifest import MANIFEST, Manifest, RunSpec, parse_manifest
 from gitrel.format.procfile import PROCFILE, RELEASE_PHASE, parse_procfile
 from gitrel.ids import Entry, Ledger
 from gitrel.run.formation import MARK, Formation, Process, mark
-from gitrel.run.history import released_before
 from gitrel.run.home import Home, State
 from gitrel.run.prepare import prepare, read_build_file
+from gitrel.run.pull import judge_alone
 from gitrel.trust.content import VerifiedRelease
-from gitrel.trust.ledger import ReleaseLedger
-from gitrel.trust.walk import RecordReader, load_trust
+from gitrel.trust.walk import load_trust
 
 DEFAULT_PORT = 5000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def target(state: State, entry: Entry | None = None) -> Entry:
-    """The release to run: the one asked for, the pinned one, else the newest that has not failed here.
+def candidates(state: State, entry: Entry | None = None) -> list[Entry]:
+    """The releases that may be run, best first: the one asked for, the pinned one, the newest, the last good one.
 
     Raises `NotFound` if nothing was pulled yet.
     """
-    if entry is not None:
-        return entry
-    if state.pinned is not None:
-        return state.pinned
-    if state.ready is not None and state.ready not in state.failed:
-        return state.ready
-    if state.good is not None:
-        return state.good
-    if state.ready is not None:
-        return state.ready  # it failed, and there is nothing else
-    raise NotFound("no release here yet", why=state.trouble or "", hint="`gitrel pull` fetches one")
+    newest = state.ready if state.ready not in state.failed else None
+    ordered = [entry, state.pinned, newest, state.good, state.ready]
+    found = list(dict.fromkeys(each for each in ordered if each is not None))
+    if not found:
+        raise NotFound("no release here yet", why=state.trouble or "", hint="`gitrel pull` fetches one")
+    return found
 
 
 def verify_here(home: Home, state: State, entry: Entry, *, rehash: bool = False) -> VerifiedRelease:
@@ -54,14 +48,7 @@ def verify_here(home: Home, state: State, entry: Entry, *, rehash: bool = False)
             raise NotFound(f"{entry} is not in this home", where=str(home.path), hint="`gitrel pull`")
         refs = repo.refs.list("refs/trust/") | repo.refs.list("refs/approvals/")
         trust = load_trust(refs, repo, repo.format, state.pin)
-        ledger = ReleaseLedger(
-            trust,
-            state.deploy,
-            RecordReader(refs, repo),
-            shallow=True,  # its chain was verified when it came
-            released_before=lambda part: released_before(repo, state.seen, part),
-        )
-        verdict = ledger.add(ref, repo.read(oid, "commit"))
+        verdict = judge_alone(repo, trust, state, entry, oid)
         if verdict.release is None:
             raise verdict.refusal or LocalStateError("no verdict", where=ref)
         return prepare(home, repo, verdict.release, rehash=rehash)

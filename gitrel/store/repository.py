@@ -29,12 +29,13 @@ _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 class Repository:
     """An open repository. `path` is its common git folder, `work_tree` the checked-out folder, if it has one."""
 
-    def __init__(self, path: Path, work_tree: Path | None, fmt: ObjectFormat) -> None:
+    def __init__(self, path: Path, work_tree: Path | None, fmt: ObjectFormat, objects: Path | None = None) -> None:
         self.path = path
+        self.objects = objects or path / "objects"
         self.work_tree = work_tree
         self.format = fmt
         self.refs = Refs(path)
-        self._packs = DiskObjectStore(path / "objects", object_format=get_object_format(fmt.value))
+        self._packs = DiskObjectStore(self.objects, object_format=get_object_format(fmt.value))
 
     @classmethod
     def discover(cls, start: Path) -> Repository:
@@ -78,10 +79,6 @@ class Repository:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    @property
-    def objects(self) -> Path:
-        return self.path / "objects"
 
     @property
     def packs(self) -> DiskObjectStore:

@@ -6,6 +6,7 @@ look like entries (`v06`, `latest`) belong to no ledger and are passed over.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,12 @@ class RecordReader:
         return self._objects.read(oid, "commit")
 
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
-        return [self._objects.read(oid, "tag") for oid in self._approvals.get(record, ())]
+        """Those that can be read: one that is not there, or is no tag, approves nothing."""
+        found = []
+        for oid in self._approvals.get(record, ()):
+            with contextlib.suppress(NotFound, LocalStateError):
+                found.append(self._objects.read(oid, "tag"))
+        return found
 
 
 def entries(refs: RefMap, ledger: Ledger) -> dict[Entry, ObjectId]:

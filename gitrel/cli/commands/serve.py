@@ -46,13 +46,16 @@ def run_(
     scale: Scale = "",
     follow: Annotated[bool, typer.Option("--follow", help="Move to newer releases as they come.")] = False,
     interval: Annotated[float, typer.Option(help="Seconds between two looks with --follow.")] = 30.0,
+    stop_if_repudiated: Annotated[
+        bool, typer.Option("--stop-if-repudiated", help="Rather run nothing than an earlier release.")
+    ] = False,
     port: Port = 5000,
     home: HomePath = None,
 ) -> None:
     """Pull if the remote is there, then run and supervise the release's processes."""
     from gitrel.cli.server import run as command
 
-    command(Console(), home, entry, scale, follow, interval, port)
+    command(Console(), home, entry, scale, follow, interval, port, stop_if_repudiated)
 
 
 @app.command("exec")
@@ -74,3 +77,15 @@ def status(home: HomePath = None, json: Json = False) -> None:
     from gitrel.cli.server import status as command
 
     command(Console(as_json=json), home)
+
+
+hook_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Git hooks for a self-hosted remote.")
+app.add_typer(hook_app, name="hook")
+
+
+@hook_app.command("pre-receive")
+def hook_pre_receive(trust: Pin = None) -> None:
+    """Let only verified records into the ledgers; every other ref passes. Reads what git's pre-receive hook gets."""
+    from gitrel.cli.hook import pre_receive
+
+    pre_receive(Console(), trust)

@@ -1,0 +1,199 @@
+"""The hands of `lifecycle`: does what the table says for one instance, and reports back to it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from gitrel.run.formation import MARK, Process
+from gitrel.run.guardian import Guardian
+from gitrel.run.health import Check
+from gitrel.run.lifecycle import (
+    RUNNING,
+    Action,
+    BeginCheck,
+    CancelTimer,
+    Cleared,
+    EndCheck,
+    Event,
+    Exit,
+    Exited,
+    Healthy,
+    Instance,
+    Notice,
+    Report,
+    SetTimer,
+    SignalGroup,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    State,
+    Sweep,
+    Terms,
+    Tidy,
+    TimerFired,
+    step,
+)
+from gitrel.run.loop import Loop, Timer
+from gitrel.run.output import Journal, Stream
+from gitrel.run.proctree import Seen
+from gitrel.run.spawn import signal_group, spawn
+from gitrel.run.sweep import Sweep as Sweeping
+
+SHELL = "/bin/sh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What all instances share. `leftovers(session, mark)` lists what an exited leader left behind."""
+
+    loop: Loop
+    journal: Journal
+    guardian: Guardian
+    leftovers: Callable[[int, str], list[Seen]]
+    jitter: Callable[[], float]
+    changed: Callable[[], None]
+    report: Callable[[str, Report], None]
+
+
+class Keeper:
+    """Keeps one process running until told to stop. `since` is when the state was entered, in epoch
+    seconds.
+    """
+
+    def __init__(self, process: Process, room: Room) -> None:
+        self.process = process
+        self.since = time.time()
+        self._room = room
+        health = process.health
+        self.instance = Instance(
+            terms=Terms(
+                checked=health is not None,
+                ready_within=process.settle if health is None else health.timeout,
+                stop_timeout=process.stop_timeout,
+            )
+        )
+        self._events: deque[Event] = deque()
+        self._busy = False
+        self._timer: Timer | None = None
+        self._check: Check | None = None
+        self._sweep: Sweeping | None = None
+        self._streams: list[Stream] = []
+        self._session = 0
+
+    @property
+    def session(self) -> int:
+        """The session of a leader that lives; 0 without one."""
+        return self._session if self.instance.state in RUNNING else 0
+
+    def tell(self, event: Event) -> None:
+        """An event out of an action (a spawn that failed, say) waits until the actions of the first are
+        done.
+        """
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                self._step(self._events.popleft())
+        finally:
+            self._busy = False
+
+    def _step(self, event: Event) -> None:
+        before = self.instance.state
+        self.instance, actions = step(self.instance, event, self._room.jitter())
+        if self.instance.state is not before:
+            self.since = time.time()
+        for action in actions:
+            self._do(action)
+        self._room.changed()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self._spawn()
+            case SignalGroup(pid, number):
+                self._signal(pid, number)
+            case SetTimer(seconds):
+                self._cancel_timer()
+                self._timer = self._room.loop.after(seconds, partial(self.tell, TimerFired()))
+            case CancelTimer():
+                self._cancel_timer()
+            case BeginCheck():
+                self._begin_check()
+            case EndCheck():
+                self._end_check()
+            case Sweep(session):
+                self._begin_sweep(session)
+            case Tidy():
+                self._tidy()
+            case Report():
+                self._report(action)
+
+    def _spawn(self) -> None:
+        process, room = self.process, self._room
+        try:
+            child = spawn([SHELL, "-c", process.command], env=process.env, cwd=process.cwd)
+        except OSError as error:
+            self.tell(SpawnFailed(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+            return
+        self._session = child.pid
+        self._streams = [Stream(room.loop, room.journal, process.name, fd) for fd in (child.stdout, child.stderr)]
+        room.guardian.add(child.pid)
+        room.loop.on_exit(child.pid, self._exited)
+        self.tell(Spawned(child.pid))
+
+    def _exited(self, ended: Exit) -> None:
+        self.tell(Exited(ended))
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        try:
+            signal_group(pid, number)
+        except OSError as error:
+            self._room.journal.say(f"{self.process.name}: {number.name} to group {pid}: {error.strerror}")
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_check(self) -> None:
+        if self.process.health is not None:  # else the table asks for none
+            healthy = partial(self.tell, Healthy())
+            self._check = Check(self._room.loop, self.process.health, self.process.port, healthy)
+            self._check.start()
+
+    def _end_check(self) -> None:
+        if self._check is not None:
+            self._check.stop()
+            self._check = None
+
+    def _begin_sweep(self, session: int) -> None:
+        find = partial(self._room.leftovers, session, self.process.env[MARK])
+        self._sweep = Sweeping(self._room.loop, find, partial(self.tell, Cleared()))
+        self._sweep.start()
+
+    def _tidy(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for stream in self._streams:
+            stream.finish()
+        self._streams = []
+        self._room.guardian.remove(self._session)
+        self._session = 0
+
+    def _report(self, report: Report) -> None:
+        said = f": {report.detail}" if report.detail else ""
+        if report.notice is not Notice.GONE:
+            self._room.journal.say(f"{self.process.name} {report.notice.value}{said}")
+        self._room.report(self.process.name, report)
+
+    @property
+    def gone(self) -> bool:
+        return self.instance.state is State.GONE

@@ -1,0 +1,119 @@
+"""What the transfer child does: list, fetch, push. Arguments and results are JSON; errors are raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gitrel.errors import Conflict, FormatError, RemoteError
+from gitrel.ids import ObjectId
+from gitrel.store.conversation import fetch_pack, list_refs, read_advertisement, told
+from gitrel.store.ingest import PackReceiver
+from gitrel.store.limits import Limits
+from gitrel.store.location import GitConfig, Location
+from gitrel.store.outgoing import HAVE_PREFIXES, objects_to_send, write_pack
+from gitrel.store.pushing import Rejected, send_refs
+from gitrel.store.quarantine import open_borrowing
+from gitrel.store.repository import Repository
+from gitrel.store.wire import Line, Meter, open_line
+
+
+def run(message: Mapping[str, Any], env: Mapping[str, str], limits: Limits, *, interactive: bool) -> Any:
+    """Do one command; `env` is what git and ssh get."""
+    location = Location(**message["location"])
+    config = GitConfig(Path(message["config"]) if message["config"] else None, env)
+    line = open_line(location, Meter(limits), config, env, interactive=interactive)
+    match message["do"]:
+        case "list":
+            return list_refs(line, message["prefixes"])
+        case "fetch":
+            return _fetch(line, message)
+        case _:
+            return _push(line, message)
+
+
+def _fetch(line: Line, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Receive into the quarantine's pack folder, then hold the result against what was asked for."""
+    limits = line.meter.limits
+    wants = [ObjectId(text) for text in message["wants"]]
+    with open_borrowing(Path(message["quarantine"])) as quarantine:
+        folder = quarantine.objects / "pack"
+        receiver = PackReceiver(folder, quarantine, limits)
+        with _blamed(line.where):
+            fetch_pack(
+                line,
+                receiver.write,
+                quarantine.format,
+                wants,
+                haves=[ObjectId(text) for text in message["haves"]],
+                shallow=[ObjectId(text) for text in message["shallow"]],
+                depth=message["depth"],
+                filter_spec=message["filter"],
+            )
+            done = receiver.finish()
+        if done.pack is not None and message["filter"] is not None:
+            (folder / f"{done.pack}.promisor").touch()
+        for want in wants:
+            if want not in quarantine:
+                raise RemoteError("the remote did not send what was asked for", where=line.where, why=str(want))
+        absent = [oid for oid, parents in done.parents.items() if any(at not in quarantine for at in parents)]
+        if absent and message["depth"] is None:
+            why = f"the parents of {absent[0]} are missing"
+            hint = "is it a shallow clone? use a complete repository"
+            raise RemoteError("the remote's history is incomplete", where=line.where, why=why, hint=hint)
+    return {"objects": done.objects, "bytes": line.meter.received, "shallow": sorted(absent)}
+
+
+@contextmanager
+def _blamed(where: str) -> Iterator[None]:
+    """What is wrong with a pack is the remote's doing."""
+    try:
+        yield
+    except FormatError as error:
+        why = f"{error.what} {error.where}".strip()
+        raise RemoteError("the remote sent a damaged pack", where=where, why=why, hint="try again") from error
+    except RemoteError as error:
+        error.where = error.where or where
+        raise
+
+
+def _push(line: Line, message: Mapping[str, Any]) -> dict[str, str]:
+    """One receive-pack. Gives the reasons for what was refused, by ref; empty when all of it is there."""
+    refs = {name: ObjectId(text) for name, text in message["refs"].items()}
+    with Repository.open(Path(message["repository"])) as repo, told(line):
+        offer = read_advertisement(line, "git-receive-pack", [*HAVE_PREFIXES, *refs])
+        offer.check_format(repo.format)
+        for name, oid in refs.items():
+            if offer.refs.get(name, oid) != oid:
+                line.goodbye()
+                raise Conflict("the remote has this ref already", where=name, why=f"it points at {offer.refs[name]}")
+        missing = {name: oid for name, oid in refs.items() if name not in offer.refs}
+        atomic = b"atomic" in offer.capabilities
+        if not missing:
+            line.goodbye()
+            return {}
+        if len(missing) > 1 and not atomic:
+            # sent one by one, the last named last: it appears when all it needs is there
+            line.goodbye()
+            return _one_by_one(line, message, missing)
+        objects = objects_to_send(repo, list(missing.values()), offer.refs)
+
+        def pack(out: BinaryIO) -> None:
+            write_pack(repo, objects, out)
+
+        try:
+            send_refs(line, offer, missing, pack, atomic=atomic)
+        except Rejected as error:
+            return {**error.reasons, "": error.said}
+    return {}
+
+
+def _one_by_one(line: Line, message: Mapping[str, Any], refs: Mapping[str, ObjectId]) -> dict[str, str]:
+    for name, oid in refs.items():
+        line.close()
+        reasons = _push(line, {**message, "refs": {name: oid}})
+        if reasons:
+            return reasons
+    return {}

@@ -1,0 +1,233 @@
+"""A pack from a remote, taken in: received, checked and indexed under limits (gitformat-pack(5)).
+
+Rules: a count, a size or a depth is compared with its limit before the cost arises; every id is computed from
+the bytes; a thin pack is completed from what the home has; one object in a pack twice, bytes behind the last
+object and bases that nobody has are refused. The pack is durable when `finish` returns, its index last.
+Everything happens in the transfer child, so that whatever goes wrong ends there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitrel.errors import FormatError, NotFound
+from gitrel.ids import Kind, ObjectId
+from gitrel.store.delta import apply_delta, read_sizes
+from gitrel.store.durable import sync_folder
+from gitrel.store.limits import Limits, over_limit
+from gitrel.store.packfile import Entry, PackFile, entry_header, write_index
+from gitrel.store.repository import Repository
+
+_KINDS: dict[int, Kind] = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_DELTAS = (6, 7)
+_HEADER = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """`pack` is the new pack's name without suffix, None for an empty one; `parents` are those of its commits."""
+
+    pack: str | None
+    objects: int
+    parents: dict[ObjectId, list[ObjectId]]
+
+
+class PackReceiver:
+    """`write` takes the stream as it comes; `finish` makes a pack and its index of it in `folder`."""
+
+    def __init__(self, folder: Path, home: Repository, limits: Limits) -> None:
+        self._folder = folder
+        self._home = home
+        self._format = home.format
+        self._limits = limits
+        self._path = folder / f"incoming-{secrets.token_hex(6)}.tmp"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        self._file = PackFile(self._fd, self._format)
+        self._hash = hashlib.new(self._format.value, usedforsecurity=False)
+        self._tail = b""  # not hashed yet: it may be the trailer
+        self._size = 0
+        self._count: int | None = None
+        self._total = 0
+        self._entries: dict[bytes, tuple[int, int]] = {}
+        self._parents: dict[ObjectId, list[ObjectId]] = {}
+        self._by_offset: dict[int, list[Entry]] = {}  # deltas, by where their base begins
+        self._by_id: dict[bytes, list[Entry]] = {}  # deltas, by their base's id
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self._size += len(data)
+        if self._count is None and self._size >= _HEADER:
+            self._count = self._read_header()
+        tail, keep = self._tail + data, self._format.raw_length
+        self._hash.update(tail[:-keep])
+        self._tail = tail[-keep:]
+
+    def finish(self) -> Ingested:
+        """Raises `FormatError` for a damaged pack, `RemoteError` for a limit."""
+        if self._count is None or self._tail != self._hash.digest():
+            raise FormatError("the pack is cut off or damaged")
+        if self._count == 0:
+            self._path.unlink()
+            return Ingested(pack=None, objects=0, parents={})
+        end = self._size - self._format.raw_length
+        for kind, raw_id, entry in self._scan(end):
+            if children := self._children(raw_id, entry.offset):
+                self._grow(kind, self._file.inflated(entry), children)
+        checksum = self._complete(end) if self._by_id else self._tail
+        if self._by_offset or self._by_id:
+            raise FormatError("the pack has a delta whose base is nowhere")
+        os.fsync(self._fd)
+        os.close(self._fd)
+        name = f"pack-{checksum.hex()}"
+        self._path.rename(self._folder / f"{name}.pack")
+        write_index(self._folder / f"{name}.idx", self._entries, checksum, self._format)
+        sync_folder(self._folder)
+        return Ingested(pack=name, objects=self._count, parents=self._parents)
+
+    def _read_header(self) -> int:
+        magic, version, count = struct.unpack(">4sII", os.pread(self._fd, _HEADER, 0))
+        if magic != b"PACK" or version != 2:
+            raise FormatError("not a pack of version 2")
+        if count > self._limits.objects:
+            raise over_limit("objects", self._limits.objects, "objects in a pack")
+        return int(count)
+
+    def _scan(self, end: int) -> list[tuple[Kind, bytes, Entry]]:
+        """Look at every object once, in order; returns those that are no deltas."""
+        at, whole = _HEADER, []
+        for _ in range(self._count or 0):
+            number, entry, base = self._file.read_entry(at)
+            if number in _KINDS:
+                raw_id, at = self._look_at_whole(entry, _KINDS[number])
+                whole.append((_KINDS[number], raw_id, entry))
+            elif number in _DELTAS:
+                at = self._look_at_delta(entry)
+                if isinstance(base, int):
+                    self._by_offset.setdefault(base, []).append(entry)
+                elif base is not None:
+                    self._by_id.setdefault(base, []).append(entry)
+            else:
+                raise FormatError("an object of an unknown type")
+            if at > end:
+                raise FormatError("an object goes on behind the pack's end")
+        if at != end:
+            raise FormatError("the pack has more than it says")
+        return whole
+
+    def _look_at_whole(self, entry: Entry, kind: Kind) -> tuple[bytes, int]:
+        self._check_size(kind, entry.size)
+        self._count_bytes(entry.size)
+        header = b"%s %d\0" % (kind.encode(), entry.size)
+        digest = hashlib.new(self._format.value, header, usedforsecurity=False)
+        kept: list[bytes] = []
+
+        def take(data: bytes) -> None:
+            digest.update(data)
+            if kind == "commit":
+                kept.append(data)
+
+        end = self._file.inflate(entry, take)
+        self._note(digest.digest(), entry, kind, b"".join(kept))
+        return digest.digest(), end
+
+    def _look_at_delta(self, entry: Entry) -> int:
+        """A delta's own size and its result's are checked before the first is inflated and the second made."""
+        self._check_size("blob", entry.size)
+        parts: list[bytes] = []
+        end = self._file.inflate(entry, parts.append)
+        _, size, _ = read_sizes(b"".join(parts))
+        self._check_size("blob", size)
+        self._count_bytes(size)
+        return end
+
+    def _check_size(self, kind: Kind, size: int) -> None:
+        if kind == "blob" and size > self._limits.object_bytes:
+            raise over_limit("object_bytes", self._limits.object_bytes, "bytes in one object")
+        if kind != "blob" and size > self._limits.metadata_bytes:
+            raise over_limit("metadata_bytes", self._limits.metadata_bytes, f"bytes in one {kind}")
+
+    def _count_bytes(self, size: int) -> None:
+        self._total += size
+        if self._total > self._limits.total_bytes:
+            raise over_limit("total_bytes", self._limits.total_bytes, "bytes of all objects")
+
+    def _note(self, raw_id: bytes, entry: Entry, kind: Kind, data: bytes) -> None:
+        if raw_id in self._entries:
+            raise FormatError("the pack has an object twice", where=raw_id.hex())
+        self._entries[raw_id] = (entry.offset, entry.crc)
+        if kind == "commit":
+            self._parents[ObjectId.from_raw(raw_id)] = read_parents(data)
+
+    def _children(self, raw_id: bytes, offset: int) -> list[Entry]:
+        return self._by_offset.pop(offset, []) + self._by_id.pop(raw_id, [])
+
+    def _grow(self, kind: Kind, data: bytes, children: list[Entry]) -> None:
+        """Make the deltas of an object, the deltas of those, and so on; a base is dropped with its last child."""
+        stack, held = [(data, children)], len(data)
+        depths = [1]
+        while stack:
+            base, children = stack[-1]
+            depth = depths[-1]
+            child = children.pop()
+            if not children:
+                stack.pop()
+                depths.pop()
+                held -= len(base)
+            delta = self._file.inflated(child)
+            self._check_size(kind, read_sizes(delta)[1])
+            data = apply_delta(base, delta)
+            raw_id = self._format.object_id(kind, data).raw
+            self._note(raw_id, child, kind, data)
+            if below := self._children(raw_id, child.offset):
+                if depth >= self._limits.delta_depth:
+                    raise over_limit("delta_depth", self._limits.delta_depth, "deltas on top of each other")
+                stack.append((data, below))
+                depths.append(depth + 1)
+                held += len(data)
+                if held > self._limits.memory_bytes // 2:
+                    raise over_limit("memory_bytes", self._limits.memory_bytes, "bytes of memory for deltas")
+
+    def _complete(self, end: int) -> bytes:
+        """Append the bases that only the home has, as git does; returns the pack's new checksum."""
+        os.ftruncate(self._fd, end)
+        borrowed = []
+        for raw_id in list(self._by_id):
+            if raw_id not in self._by_id:
+                continue  # another base grew it meanwhile
+            try:
+                kind, data = self._home.read_any(ObjectId.from_raw(raw_id))
+            except NotFound:
+                continue
+            self._grow(kind, data, self._children(raw_id, 0))
+            borrowed.append(raw_id)
+        added = 0
+        for raw_id in borrowed:
+            if raw_id in self._entries:
+                continue  # the pack had it all the same
+            kind, data = self._home.read_any(ObjectId.from_raw(raw_id))
+            stored = entry_header(_NUMBERS[kind], len(data)) + zlib.compress(data)
+            self._entries[raw_id] = (end, zlib.crc32(stored))
+            os.pwrite(self._fd, stored, end)
+            end += len(stored)
+            added += 1
+        os.pwrite(self._fd, struct.pack(">I", (self._count or 0) + added), 8)
+        digest = hashlib.new(self._format.value, usedforsecurity=False)
+        for at in range(0, end, 1 << 20):
+            digest.update(os.pread(self._fd, min(1 << 20, end - at), at))
+        os.pwrite(self._fd, digest.digest(), end)
+        return digest.digest()
+
+
+def read_parents(commit: bytes) -> list[ObjectId]:
+    """The parents that a commit's header names, in order, whatever else is wrong with it."""
+    header = commit.partition(b"\n\n")[0].split(b"\n")
+    return [ObjectId(line[7:].decode("ascii", "replace")) for line in header if line.startswith(b"parent ")]

@@ -1,0 +1,167 @@
+"""A pack file on disk, read object by object, and its index written (gitformat-pack(5)).
+
+Reads go through one window of a megabyte and inflating takes bounded slices: a mapped pack would count against
+the memory limit, and zlib copies whatever it is given beyond the end of a stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitrel.errors import FormatError
+from gitrel.ids import ObjectFormat
+
+OFS_DELTA, REF_DELTA = 6, 7
+_WINDOW = 1024 * 1024
+_SLICE = 65536
+_MAX_SIZE_BYTES = 10
+
+
+@dataclass(slots=True)
+class Entry:
+    """One object of a pack: where it begins, where its deflated data does, the size of that inflated."""
+
+    offset: int
+    body: int
+    size: int
+    crc: int = 0
+
+
+class PackFile:
+    """Random reads of a pack; what was read once is not written again."""
+
+    def __init__(self, fd: int, fmt: ObjectFormat) -> None:
+        self._fd = fd
+        self._format = fmt
+        self._start, self._window = 0, b""
+
+    def read(self, at: int, size: int) -> bytes:
+        """Up to `size` bytes, fewer at the end of the file."""
+        begin = at - self._start
+        if begin < 0 or begin + size > len(self._window):
+            self._start, begin = at, 0
+            self._window = os.pread(self._fd, max(size, _WINDOW), at)
+        return self._window[begin : begin + size]
+
+    def read_entry(self, offset: int) -> tuple[int, Entry, int | bytes | None]:
+        """An object's type, where it is, and a delta's base: an offset or a raw id. Raises `FormatError`."""
+        head = self.read(offset, 2 * _MAX_SIZE_BYTES + self._format.raw_length)
+        try:
+            number, size, at = _read_size(head)
+            base: int | bytes | None = None
+            if number == OFS_DELTA:
+                back, at = _read_distance(head, at)
+                base = offset - back
+                if not 12 <= base < offset:
+                    raise FormatError("a delta's base is outside the pack")
+            elif number == REF_DELTA:
+                base = head[at : at + self._format.raw_length]
+                at += self._format.raw_length
+        except IndexError:
+            raise FormatError("the pack ends inside an object's header") from None
+        return number, Entry(offset, offset + at, size), base
+
+    def inflate(self, entry: Entry, take: Callable[[bytes], object]) -> int:
+        """Feed `take` the object's bytes, exactly `entry.size`; sets its CRC-32, returns where the object ends."""
+        at, left = entry.body, entry.size
+        crc = zlib.crc32(self.read(entry.offset, entry.body - entry.offset))
+        stream = zlib.decompressobj()
+        while not stream.eof:
+            piece = self.read(at, min(left + left // 64 + 64, _SLICE))
+            if not piece:
+                raise FormatError("the pack ends inside an object")
+            pending = piece
+            while pending and not stream.eof:
+                data = _decompress(stream, pending, left + 1)
+                if len(data) > left:
+                    raise FormatError("an object is larger than it says")
+                left -= len(data)
+                if data:
+                    take(data)
+                pending = stream.unconsumed_tail
+            used = len(piece) - len(stream.unused_data)
+            crc = zlib.crc32(piece[:used], crc)
+            at += used
+        if left:
+            raise FormatError("an object is smaller than it says")
+        entry.crc = crc
+        return at
+
+    def inflated(self, entry: Entry) -> bytes:
+        parts: list[bytes] = []
+        self.inflate(entry, parts.append)
+        return b"".join(parts)
+
+
+def _decompress(stream: zlib._Decompress, data: bytes, ceiling: int) -> bytes:
+    try:
+        return stream.decompress(data, min(ceiling, _WINDOW))
+    except zlib.error as error:
+        raise FormatError("an object's data is damaged", why=str(error)) from None
+
+
+def _read_size(head: bytes) -> tuple[int, int, int]:
+    number, size, shift, at = head[0] >> 4 & 7, head[0] & 15, 4, 1
+    while head[at - 1] & 0x80:
+        if at > _MAX_SIZE_BYTES:
+            raise FormatError("an object's size has no end")
+        size |= (head[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+    return number, size, at
+
+
+def _read_distance(head: bytes, at: int) -> tuple[int, int]:
+    value, end = head[at] & 0x7F, at + 1
+    while head[end - 1] & 0x80:
+        if end - at > _MAX_SIZE_BYTES:
+            raise FormatError("a delta's distance has no end")
+        value = (value + 1) << 7 | head[end] & 0x7F
+        end += 1
+    return value, end
+
+
+def entry_header(number: int, size: int) -> bytes:
+    """The type and size in front of an object's deflated data."""
+    out, rest = [number << 4 | size & 15], size >> 4
+    while rest:
+        out[-1] |= 0x80
+        out.append(rest & 0x7F)
+        rest >>= 7
+    return bytes(out)
+
+
+def write_index(path: Path, entries: Mapping[bytes, tuple[int, int]], checksum: bytes, fmt: ObjectFormat) -> None:
+    """Write a pack's index, version 2, durably. `entries`: raw id -> offset, CRC-32."""
+    ids = sorted(entries)
+    counts = [0] * 256
+    for oid in ids:
+        counts[oid[0]] += 1
+    fanout = [sum(counts[: at + 1]) for at in range(256)]
+    offsets = [entries[oid][0] for oid in ids]
+    large = [offset for offset in offsets if offset >= 1 << 31]
+    places = {offset: at for at, offset in enumerate(large)}
+    small = [offset if offset < 1 << 31 else 1 << 31 | places[offset] for offset in offsets]
+    body = b"".join(
+        [
+            b"\377tOc" + struct.pack(">I", 2),
+            struct.pack(">256I", *fanout),
+            *ids,
+            struct.pack(f">{len(ids)}I", *(entries[oid][1] for oid in ids)),
+            struct.pack(f">{len(ids)}I", *small),
+            struct.pack(f">{len(large)}Q", *large),
+            checksum,
+        ]
+    )
+    with open(path, "xb") as file:
+        file.write(body)
+        file.write(hashlib.new(fmt.value, body, usedforsecurity=False).digest())
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o444)
