@@ -1,0 +1,75 @@
+"""The folder that gitrel.build.stage works in: private, locked, and removed whatever is in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from gitrel.build.stage import remove_tree, room
+from gitrel.ids import ObjectId
+
+COMMIT = ObjectId("a" * 40)
+
+
+def test_a_room_is_private_and_locked(tmp_path: Path) -> None:
+    with room(tmp_path, COMMIT) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert list(folder.iterdir()) == []
+        fd = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+
+
+def test_somebody_elses_folder_or_link_of_the_rooms_name_is_left_alone(tmp_path: Path) -> None:
+    """Anybody can make a name in /tmp."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    with room(tmp_path, COMMIT) as folder:
+        taken = folder
+    taken.symlink_to(tmp_path / "precious")
+    foreign = tmp_path / f"{taken.name}-foreign"
+    foreign.mkdir()
+    held = os.open(foreign, os.O_RDONLY)
+    if os.geteuid() == 0:
+        os.chown(foreign, 65534, 65534)
+    else:  # who cannot give a folder away has it in use
+        fcntl.flock(held, fcntl.LOCK_EX)
+    with room(tmp_path, COMMIT) as folder:
+        assert folder not in (taken, foreign)
+    os.close(held)
+    assert foreign.exists()
+    assert (tmp_path / "precious/file").exists()
+
+
+def test_folders_without_write_permission_are_removed(tmp_path: Path) -> None:
+    """As somebody who is not root, whom permissions do not stop."""
+    tree = tmp_path / "tree"
+    (tree / "a/b").mkdir(parents=True)
+    (tree / "a/b/file").touch()
+    (tree / "a/link").symlink_to(tmp_path)
+    (tree / "a/b").chmod(0o500)
+    (tree / "a").chmod(0o000)
+    if os.geteuid():
+        remove_tree(tree)
+    else:
+        tmp_path.chmod(0o777)
+        for path in (tree, tree / "a", tree / "a/b"):
+            os.chown(path, 65534, 65534)
+        for parent in (tmp_path.parent, tmp_path.parent.parent, tmp_path.parent.parent.parent):
+            parent.chmod(parent.stat().st_mode | 0o011)
+        child = os.fork()
+        if child == 0:
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            try:
+                remove_tree(tree)
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not tree.exists()
+    assert tmp_path.exists()
