@@ -50,6 +50,9 @@ class Supervisor:
     `gitrel.run.guardian`. `jitter` draws from [0, 1).
     """
 
+    _busy = False  # within `_tell`
+    _unwritten = False  # the status file could not be written, which was said
+
     def __init__(
         self,
         resolve: Callable[[], Formation],
@@ -95,11 +98,9 @@ class Supervisor:
             check_marked(last_good, home)
         self._rollout = Rollout(good=last_good)
         self._events: deque[rollout.Event] = deque()
-        self._busy = False
         self._keepers: dict[str, Keeper] = {}
         self._since = time.time()
         self._stale = True
-        self._unwritten = False
         self._foreign: list[Seen] = []
         self._guardian_since = 0.0
 

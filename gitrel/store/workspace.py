@@ -1,21 +1,26 @@
 """A developer's repository and its remote: the ledgers' refs are mirrored, never moved.
 
 Numbers are handed out by the remote: a ref is created there first, where it must not exist, and here after.
-If this machine dies in between, the next `sync` brings the ref home.
+If this machine dies in between, the next `sync` brings the ref home. What is no record of the name it goes by
+is not mirrored, in either direction, and cannot be built upon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gitrel.errors import FormatError, Refused
-from gitrel.ids import ObjectId, parse_ref
+from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
+from gitrel.format.record import BuildRecord, parse_record
+from gitrel.ids import ApprovalRef, BuildRef, ObjectId, parse_ref
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
 
 NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
+
+Judge = Callable[[Mapping[str, ObjectId], Repository], None]
+"""Looks at all refs as they would be, and at the repository that has their objects; raises if they will not do."""
 
 
 class Workspace:
@@ -25,6 +30,7 @@ class Workspace:
         self.repo = repo
         self.remote = remote
         self._theirs: dict[str, ObjectId] = {}
+        self._foreign: dict[str, str] = {}
 
     def refs(self) -> dict[str, ObjectId]:
         """The refs of all ledgers, as this repository has them; unverified."""
@@ -33,10 +39,11 @@ class Workspace:
             found |= self.repo.refs.list(prefix)
         return found
 
-    def sync(self) -> list[str]:
+    def sync(self, judge: Judge | None = None) -> list[str]:
         """Bring what the remote has and this repository lacks; the names of the new refs.
 
-        Raises `Refused` (13) if a ref that both have differs: a ledger was rewritten. `RemoteError`.
+        Raises `Refused` (13) if a ref that both have differs: a ledger was rewritten. `RemoteError`. What `judge`
+        raises, with nothing taken yet.
         """
         if self.remote is None:
             return []
@@ -57,19 +64,41 @@ class Workspace:
             haves = sorted({*ours.values(), *self.repo.refs.list("refs/heads/").values()})
             with Quarantine(self.repo, self._scratch()) as quarantine:
                 self.remote.fetch(quarantine, missing, haves=[oid for oid in haves if oid in self.repo])
+                new = self._records(new, quarantine.repository)
+                if judge is not None:
+                    judge({**ours, **new}, quarantine.repository)
                 quarantine.adopt()
+        else:
+            new = self._records(new, self.repo)
+            if judge is not None:
+                judge({**ours, **new}, self.repo)
         for name, oid in new.items():
             self.repo.refs.create(name, oid)
         self._theirs = theirs
         return sorted(new)
 
+    def _records(self, refs: Mapping[str, ObjectId], objects: Repository) -> dict[str, ObjectId]:
+        """Those of the refs that are what their names say; the others are remembered."""
+        self._foreign = {name: why for name, oid in refs.items() if (why := _misnamed(name, oid, objects))}
+        return {name: oid for name, oid in refs.items() if name not in self._foreign}
+
     def publish(self, refs: Mapping[str, ObjectId]) -> None:
         """Create refs, on the remote first, together with any of ours that it lacks.
 
-        Raises `Conflict` if somebody else was first; then nothing was created here.
+        Raises `Conflict` if somebody else was first, `Refused` if what has the name there is no record; then
+        nothing was created here.
         """
+        for name in self._foreign.keys() & refs.keys():
+            raise Refused(
+                "the remote has something else under this name",
+                check=2,
+                where=name,
+                why=self._foreign[name],
+                hint="whoever runs the remote must remove that ref; nothing can follow it",
+            )
         if self.remote is not None:
-            behind = {name: oid for name, oid in self.refs().items() if name not in self._theirs}
+            ours = {name: oid for name, oid in self.refs().items() if name not in self._theirs and _is_ours(name)}
+            behind = {name: oid for name, oid in ours.items() if not _misnamed(name, oid, self.repo)}
             self.remote.push(self.repo, {**behind, **refs})
             self._theirs |= {**behind, **refs}
         for name, oid in refs.items():
@@ -85,3 +114,16 @@ def _is_ours(name: str) -> bool:
     except FormatError:
         return False
     return True
+
+
+def _misnamed(name: str, oid: ObjectId, objects: Repository) -> str:
+    """Why an object is not the record that its ref's name says; empty if it is. Signatures are not looked at."""
+    if isinstance(parse_ref(name), ApprovalRef):
+        return ""  # a tag, which counts for nothing until it is verified
+    try:
+        signed = parse_record(objects.read(oid, "commit"), objects.format)
+    except (FormatError, NotFound, LocalStateError) as error:
+        return str(error)
+    record = signed.record
+    own = BuildRef(signed.id.oid) if isinstance(record, BuildRecord) else record.ref
+    return "" if str(own) == name else f"it is {own}"
