@@ -61,6 +61,19 @@ def command_environment(
     return fixed | {name: caller[name] for name in pass_env if name in caller}
 
 
+def _start(command: str, folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["sh", "-c", command],
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        umask=0o022,
+    )
+
+
 def run_command(
     command: str,
     *,
@@ -92,16 +105,8 @@ def run_command(
         on_output(line)
 
     lines = _Lines(hand_on)
-    process = subprocess.Popen(
-        ["sh", "-c", command],
-        cwd=folder,
-        env=command_environment(caller, pass_env, home=home, temp=temp, source_time=source_time),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        umask=0o022,
-    )
+    env = command_environment(caller, pass_env, home=home, temp=temp, source_time=source_time)
+    process = _start(command, folder, env)
     pipe = cast(IO[bytes], process.stdout).fileno()
     with process:  # closes the pipe and waits
         try:
@@ -112,20 +117,14 @@ def run_command(
         finally:
             kill_leftovers(home=home, temp=temp, session=process.pid)
     lines.end()
+    shown = _shown(command, secrets)
     if not in_time:
-        raise BuildFailed(
-            f"the build command ran longer than {duration_text(timeout)}",
-            where=_shown(command, secrets),
-            why=_last(tail),
-            hint="make it quicker, or raise `timeout` under [build] in gitrel.toml",
-        )
+        what = f"the build command ran longer than {duration_text(timeout)}"
+        hint = "make it quicker, or raise `timeout` under [build] in gitrel.toml"
+        raise BuildFailed(what, where=shown, why=_last(tail), hint=hint)
     if status := process.returncode:
-        raise BuildFailed(
-            f"the build command failed: {_ending(status)}",
-            where=_shown(command, secrets),
-            why=_last(tail),
-            hint=_hint(status),
-        )
+        what = f"the build command failed: {_ending(status)}"
+        raise BuildFailed(what, where=shown, why=_last(tail), hint=_hint(status))
 
 
 def kill_leftovers(*, home: Path, temp: Path, session: int | None = None) -> None:

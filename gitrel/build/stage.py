@@ -105,19 +105,8 @@ def stage(
         source = check_out(repo, commit, folder, env=env, say=on_output)
         carried = {name: _regular(source.folder / name) for name in (PROCFILE, MANIFEST)}
         if spec.command is not None:
-            for name in ("home", "tmp"):
-                (folder / name).mkdir()
-            run_command(
-                spec.command,
-                folder=source.folder,
-                caller=env,
-                pass_env=spec.pass_env,
-                home=folder / "home",
-                temp=folder / "tmp",
-                source_time=_commit_time(Git(repo, env), commit),
-                timeout=spec.timeout,
-                on_output=on_output,
-            )
+            source_time = _commit_time(Git(repo, env), commit)
+            _run(spec.command, spec, source.folder, folder, env, source_time, on_output)
         output = _output(source.folder, spec.output)
         _drop_links(source)
         for name, raw in carried.items():
@@ -132,6 +121,30 @@ def stage(
             finished=int(clock()),
             notes=tuple(f"submodule {path} is left out: .gitmodules says `update = none`" for path in source.skipped),
         )
+
+
+def _run(
+    command: str,
+    spec: BuildSpec,
+    tree: Path,
+    room: Path,
+    env: Mapping[str, str],
+    source_time: int,
+    on_output: OnOutput,
+) -> None:
+    for name in ("home", "tmp"):
+        (room / name).mkdir()
+    run_command(
+        command,
+        folder=tree,
+        caller=env,
+        pass_env=spec.pass_env,
+        home=room / "home",
+        temp=room / "tmp",
+        source_time=source_time,
+        timeout=spec.timeout,
+        on_output=on_output,
+    )
 
 
 def _commit_time(git: Git, commit: ObjectId) -> int:

@@ -14,7 +14,7 @@ import pytest
 from gitrel.run.formation import MARK, home_of, mark
 from gitrel.run.proctree import Seen, descendants, hold, kill_all, look, mark_of, of_home, parse_stat, strike
 
-HOME = "/srv/a:b"
+HOME = f"/srv/a:b-{os.getpid()}"  # other workers run this file too
 STAT = b"%d (%s) %s 1 2 3 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 %d 0 9876 0 0"
 
 
@@ -22,6 +22,8 @@ STAT = b"%d (%s) %s 1 2 3 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 %d 0 9876 0 0"
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     env = {MARK: mark(HOME, "v1", "web.1")}
     with subprocess.Popen(["/bin/sleep", "1000"], env=env, start_new_session=True) as process:
+        while mark_of(process.pid) is None:  # exec has succeeded a moment before the environment can be read
+            os.sched_yield()
         yield process
         process.kill()
 
