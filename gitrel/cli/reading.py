@@ -150,7 +150,8 @@ def verify(
     """Exit 10 if anything is refused; a release that only waits for approvals is no fault of the ledger."""
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         now = dev.standing()
-        chosen = _chosen(now, entry) if now.verdicts or entry else None
+        runnable = (verdict for verdict in reversed(now.verdicts) if verdict.release is not None)
+        chosen = _chosen(now, entry) if entry else next(runnable, None)
         findings = [examine(dev.repo, verdict, files=everything or verdict is chosen) for verdict in now.verdicts]
         for finding in findings:
             if everything or finding.verdict.refusal is not None or finding.files:
