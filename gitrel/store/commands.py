@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from gitrel.errors import Conflict, FormatError, RemoteError
 from gitrel.ids import ObjectId
+from gitrel.store.connect import open_line
 from gitrel.store.conversation import fetch_pack, list_refs, read_advertisement, told
 from gitrel.store.ingest import PackReceiver
 from gitrel.store.limits import Limits
@@ -17,7 +18,7 @@ from gitrel.store.outgoing import HAVE_PREFIXES, objects_to_send, write_pack
 from gitrel.store.pushing import Rejected, send_refs
 from gitrel.store.quarantine import open_borrowing
 from gitrel.store.repository import Repository
-from gitrel.store.wire import Line, Meter, open_line
+from gitrel.store.wire import Line, Meter
 
 
 def run(message: Mapping[str, Any], env: Mapping[str, str], limits: Limits, *, interactive: bool) -> Any:
