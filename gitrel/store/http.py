@@ -60,11 +60,12 @@ class HttpLine:
         self._service = service
         tail = f"info/refs?service={service}"
         url = urljoin(self._base, tail)
+        answer = self._send("GET", url, {"Accept": "*/*"})
         for _ in range(_MAX_HOPS):
-            answer = self._send("GET", url, {"Accept": "*/*"})
             if answer.status not in _REDIRECTS:
                 break
             url = self._next_hop(url, answer, tail)
+            answer = self._send("GET", url, {"Accept": "*/*"})
         self._expect(answer, f"application/x-{service}-advertisement")
         self._base = url.removesuffix(tail)
         return self._lines(answer)

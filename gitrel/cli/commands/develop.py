@@ -112,6 +112,7 @@ def show(
 def verify(
     entry: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the newest that may run.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The files of every release, not of one.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="One release, check by check.")] = False,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -121,7 +122,7 @@ def verify(
     """Verify the whole ledger's records, and the files of one release (or of all)."""
     from gitrel.cli.reading import verify as command
 
-    command(Console(as_json=json), repo, remote, deploy, trust, entry, everything)
+    command(Console(as_json=json), repo, remote, deploy, trust, entry, everything, explain)
 
 
 @app.command()
