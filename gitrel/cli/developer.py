@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gitrel.cli.console import Console
-from gitrel.errors import FormatError, Refused, UsageError
+from gitrel.errors import FormatError, NotFound, Refused, UsageError
 from gitrel.format.commit import Stamp
-from gitrel.ids import App, Deploy, Entry, Sha256
+from gitrel.ids import TRUST, App, Deploy, Entry, ObjectId, Sha256
 from gitrel.store.known_apps import read_known_apps
 from gitrel.store.location import GitConfig
 from gitrel.store.remote import Remote
@@ -69,14 +69,24 @@ class Developer:
         """Where git is run: the work tree, or the bare repository."""
         return self.repo.work_tree or self.repo.path
 
-    def sync(self) -> None:
-        """Bring the remote's ledgers here. Raises `RemoteError`, `Refused`."""
-        if self.workspace.remote is not None:
-            self.workspace.sync()
+    def sync(self, *, first_use: bool = False) -> None:
+        """Bring the remote's ledgers here; none of it if this user never accepted its trust, but for `first_use`.
+
+        Raises `RemoteError`, `Refused`.
+        """
+
+        def judge(refs: Mapping[str, ObjectId], objects: Repository) -> None:
+            if str(TRUST[1]) in refs and not first_use:
+                self._accepted(refs, objects)
+
+        self.workspace.sync(judge)
 
     def trust(self) -> TrustChain:
         """The trust chain, walked from the pin. Raises `Refused` (3) if this user never accepted it."""
-        chain = load_trust(self.workspace.refs(), self.repo, self.repo.format, self._pin)
+        return self._accepted(self.workspace.refs(), self.repo)
+
+    def _accepted(self, refs: Mapping[str, ObjectId], objects: Repository) -> TrustChain:
+        chain = load_trust(refs, objects, self.repo.format, self._pin)
         known = read_known_apps(known_apps_file(self.env))
         if self._pin is None and known.get(chain.pin) != chain.app:
             raise Refused(
@@ -114,6 +124,7 @@ class Developer:
         if not name or not email:
             raise UsageError(
                 "git does not know who you are",
+                where="git's configuration",
                 why="user.name or user.email is not set",
                 hint="`git config --global user.name 'Your Name'` and `… user.email you@example.com`",
             )
@@ -138,6 +149,8 @@ def open_developer(
 ) -> Iterator[Developer]:
     """`remote` None: `origin` if there is one; `none`: no remote."""
     env = dict(os.environ)
+    if repo is not None and not repo.is_dir():  # or one further up would be taken for it
+        raise NotFound("not a git repository", where=str(repo.absolute()), why="no such folder")
     deploy_name, pin = parse_argument("--deploy", Deploy, deploy), parse_pin(trust)
     with Repository.discover((repo or Path.cwd()).absolute()) as opened:
         name = remote

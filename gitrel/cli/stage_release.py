@@ -57,7 +57,7 @@ def init(
     first_use: bool,
 ) -> None:
     with open_developer(console, repo=repo, remote=remote, trust=pin) as dev:
-        dev.sync()
+        dev.sync(first_use=first_use)
         if dev.repo.refs.get(str(TRUST[1])) is not None:
             chain = _accept(dev, parse_pin(pin), first_use, app)
             made = False

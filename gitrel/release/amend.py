@@ -5,6 +5,7 @@ A change that would lock everybody out, or leave a role that nobody can fill, is
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,6 @@ from gitrel.format.record import CitedRelease, Signed, Stamp, TrustRecord
 from gitrel.format.trust import (
     SIGNERS_FILE,
     TRUST_FILE,
-    DeployPolicy,
     KeyLine,
     Role,
     TrustPolicy,
@@ -48,12 +48,19 @@ def read_keys(lines: Iterable[str], where: str) -> tuple[KeyLine, ...]:
 
 
 def add_person(policy: TrustPolicy, person: PersonName, keys: Sequence[KeyLine]) -> TrustPolicy:
-    """A new person, or more keys for one."""
-    for name, owned in policy.people.items():
-        for key in keys:
-            if key.id in {each.id for each in owned}:
-                raise UsageError(f"{name} has that key already", where=f"{key.kind} {key.id[:16]}…")
+    """A new person, or more keys for one. Raises `UsageError` for a key that somebody has, or that comes twice."""
+    owners = {key.id: name for name, owned in policy.people.items() for key in owned}
+    for number, key in enumerate(keys):
+        if key.id in owners:
+            raise UsageError(f"{owners[key.id]} has that key already", where=described(key))
+        if key.id in {each.id for each in keys[:number]}:
+            raise UsageError("a key that was given twice", where=described(key))
     return replace(policy, people={**policy.people, person: (*policy.people.get(person, ()), *keys)})
+
+
+def described(key: KeyLine) -> str:
+    """A key as people tell it from others."""
+    return f"{key.kind} {key.id[:16]}… {key.comment}".rstrip()
 
 
 def remove_person(policy: TrustPolicy, person: PersonName, keys: Collection[str] = ()) -> TrustPolicy:
@@ -87,6 +94,8 @@ def set_role(
     policy: TrustPolicy, role: str, people: Sequence[PersonName], threshold: int, deploy: Deploy
 ) -> TrustPolicy:
     """Who holds a role from now on. Raises `UsageError`, `NotFound` for somebody without keys."""
+    if role not in ROLES:
+        raise UsageError(f"no role {role!r}", why=f"there are {', '.join(ROLES)}")
     for person in people:
         _known(policy, person)
     made = Role(people=tuple(dict.fromkeys(people)), threshold=threshold)
@@ -101,11 +110,9 @@ def set_role(
             return replace(policy, root=made)
         case "build":
             return replace(policy, build=made)
-        case "release" | "config":
-            before = policy.deploy(deploy)
-            after = replace(before, release=made) if role == "release" else replace(before, config=made)
-            return replace(policy, deploys={**policy.deploys, deploy: after})
-    raise UsageError(f"no role {role!r}", why=f"there are {', '.join(ROLES)}")
+    before = policy.deploy(deploy)
+    after = replace(before, release=made) if role == "release" else replace(before, config=made)
+    return replace(policy, deploys={**policy.deploys, deploy: after})
 
 
 def set_readers(policy: TrustPolicy, deploy: Deploy, readers: Sequence[str]) -> TrustPolicy:
@@ -168,7 +175,13 @@ def _not_going_back(before: VerifiedTrust, named: tuple[CitedRelease, ...]) -> t
 
 def _known(policy: TrustPolicy, person: PersonName) -> None:
     if person not in policy.people:
-        raise NotFound(f"nobody called {person}", where=TRUST_FILE, why=f"there are {', '.join(sorted(policy.people))}")
+        near = difflib.get_close_matches(person, policy.people, n=1)
+        raise NotFound(
+            f"nobody called {person}",
+            where=TRUST_FILE,
+            why=f"there are {', '.join(sorted(policy.people))}",
+            hint=f"did you mean {near[0]}?" if near else f"`gitrel trust add {person} KEY`",
+        )
 
 
 def _without(role: Role, person: PersonName, name: str) -> Role:
@@ -177,6 +190,6 @@ def _without(role: Role, person: PersonName, name: str) -> Role:
         raise UsageError(
             f"without {person} nobody could fill the role {name!r}",
             why=f"{len(left)} people would be left for a threshold of {role.threshold}",
-            hint=f"first `gitrel trust set-role {name.split(' ')[0]} …` with somebody else",
+            hint=f"first give it to somebody else: `gitrel trust set-role {name.partition(' ')[0]} …`",
         )
     return replace(role, people=left)

@@ -49,7 +49,10 @@ class Standing:
         return self.verdicts[-1] if self.verdicts else None
 
     def good(self, entry: Entry | None = None) -> Verdict:
-        """The verdict of an entry (default: the newest that may run). Raises `NotFound`, or its `Refused`."""
+        """The verdict of an entry (default: the newest that may run).
+
+        Raises `NotFound`, or its `Refused`; for an entry beyond the end of a broken chain, the one that broke it.
+        """
         for verdict in reversed(self.verdicts):
             if entry is None and verdict.release is not None:
                 return verdict
@@ -57,6 +60,10 @@ class Standing:
                 if verdict.refusal is not None:
                     raise verdict.refusal
                 return verdict
+        last = self.newest
+        beyond = last is not None and last.signed is None and entry is not None and entry > last.entry
+        if last is not None and last.refusal is not None and not last.pending and (entry is None or beyond):
+            raise last.refusal
         newest = f"the newest is {self.newest.entry}" if self.newest else "there is none yet"
         raise NotFound(
             f"no release {entry}" if entry else "no release that may run",

@@ -25,11 +25,12 @@ def read_known_apps(path: Path) -> dict[Sha256, App]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        pin, _, app = line.partition(" ")
+        first, _, second = line.partition(" ")
         try:
-            known[Sha256(pin)] = App(app)
+            pin, app = Sha256(first), App(second)
         except FormatError as error:
             raise BadInput(error.what, where=f"{path}:{number}", hint="a line is `<pin> <app>`") from None
+        known[pin] = app
     return known
 
 
