@@ -109,7 +109,7 @@ def resolve_commit(repo: Path, rev: str, *, env: Mapping[str, str]) -> ObjectId:
     # In two steps: in `:/text^{commit}` the end would belong to the text.
     if named and (commit := git.line(*verify, f"{named}^{{commit}}")):
         return ObjectId(commit)
-    if git.line(*verify, "HEAD") is None and git.line("rev-list", "--all", "-n1") is None:
+    if git.line(*verify, "HEAD") is None and git.line("rev-list", "--branches", "--remotes", "--tags", "-n1") is None:
         raise NotFound("the repository has no commit yet", where=str(repo), hint="`git commit` makes the first")
     hint = "`git log --all --oneline` lists commits; `git fetch` gets new ones"
     raise NotFound(f"no commit {rev[:200]!r}", where=str(repo), hint=hint)

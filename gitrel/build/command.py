@@ -61,17 +61,21 @@ def command_environment(
     return fixed | {name: caller[name] for name in pass_env if name in caller}
 
 
-def _start(command: str, folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["sh", "-c", command],
-        cwd=folder,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        umask=0o022,
-    )
+def _started(command: str, folder: Path, env: Mapping[str, str], home: Path, temp: Path) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=folder,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o022,
+        )
+    except BaseException:  # Ctrl-C after the fork and before anybody here knows the process
+        kill_leftovers(home=home, temp=temp)
+        raise
 
 
 def run_command(
@@ -86,14 +90,12 @@ def run_command(
     timeout: float,
     on_output: OnOutput,
 ) -> None:
-    """Run `sh -c command` in `folder`, for at most `timeout` seconds; `home` and `temp` are folders for it
-    alone.
+    """Run `sh -c command` in `folder`, for at most `timeout` seconds; `home` and `temp` are folders for it alone.
 
-    `on_output` gets each line while the command runs, without its line end; URLs' passwords are hidden, and
-    so are the values of those in `pass_env` that are named for a secret (`…TOKEN`, `…PASSWORD`, `…KEY`).
-    Escape it like any text of somebody else's. Raises `BuildFailed` with the last lines: an exit status other
-    than 0, a signal, or the time limit (TERM to the group, then KILL). Any other exception, Ctrl-C for one,
-    kills the group as well.
+    `on_output` gets each line while the command runs; URLs' passwords are hidden, and so are the values of those in
+    `pass_env` that are named for a secret (`…TOKEN`, `…PASSWORD`, `…KEY`). Escape it like any text of somebody
+    else's. Raises `BuildFailed` with the last lines: an exit status other than 0, a signal, or the time limit (TERM to
+    the group, then KILL). Any other exception, Ctrl-C for one, kills the group as well.
     """
     tail: deque[str] = deque(maxlen=TAIL)
     pass_env = tuple(pass_env)
@@ -106,9 +108,8 @@ def run_command(
 
     lines = _Lines(hand_on)
     env = command_environment(caller, pass_env, home=home, temp=temp, source_time=source_time)
-    process = _start(command, folder, env)
-    pipe = cast(IO[bytes], process.stdout).fileno()
-    with process:  # closes the pipe and waits
+    with _started(command, folder, env, home, temp) as process:  # closes the pipe and waits
+        pipe = cast(IO[bytes], process.stdout).fileno()
         try:
             in_time = _follow(process, pipe, lines, time.monotonic() + timeout)
             if not in_time:

@@ -12,7 +12,7 @@ import typer
 from gitrel import __version__
 from gitrel.cli.commands import config, develop, serve, trust
 from gitrel.cli.console import Console, escaped
-from gitrel.errors import ExitCode, GitrelError
+from gitrel.errors import ExitCode, GitrelError, Interrupted, UsageError
 
 app = typer.Typer(
     name="gitrel",
@@ -51,13 +51,16 @@ def run_command(argv: list[str]) -> int:
         console.error(error)
         return error.exit_code
     except typer.TyperException as error:
-        show = getattr(error, "show", None)
-        if show is not None:
-            show()
+        said = error.format_message()
+        if said.startswith("Usage:"):  # a group without a command shows its help
+            console.note(said)
+        else:
+            console.error(UsageError(said, hint="`gitrel COMMAND --help` shows what it takes"))
         return ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
-        console.note("gitrel: interrupted")
-        return ExitCode.INTERRUPTED
+        outcome = ExitCode.INTERRUPTED
+    if outcome == ExitCode.INTERRUPTED:  # typer makes that of Ctrl-C by itself
+        console.error(Interrupted("interrupted"))
     return outcome if isinstance(outcome, int) else ExitCode.DONE
 
 

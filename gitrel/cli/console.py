@@ -51,7 +51,6 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self._quiet = quiet
-        self._document: dict[str, Any] | None = None
 
     def out(self, text: str = "") -> None:
         """A line of the result, for people."""
@@ -75,10 +74,9 @@ class Console:
             cells = [escaped(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
             self.out("  ".join(cells).rstrip())
 
-    def error(self, error: GitrelError) -> None:
-        """What, where, why and what to do next."""
-        if self.as_json:
-            self.result(error=error_fields(error))
+    def error(self, error: GitrelError, **fields: Any) -> None:
+        """What, where, why and what to do next; with `--json` beside `fields`, what was found all the same."""
+        self.result(**fields, error=error_fields(error))
         lines = [f"gitrel: {error.what}"]
         lines += [
             f"  {label}: {text}"

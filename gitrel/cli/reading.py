@@ -10,7 +10,7 @@ from gitrel.audit.explain import Outcome, explain
 from gitrel.audit.verify import Finding, examine
 from gitrel.cli.console import Console, error_fields
 from gitrel.cli.developer import Developer, open_developer, parse_entry
-from gitrel.errors import NotFound, Refused
+from gitrel.errors import ExitCode, NotFound, Refused
 from gitrel.format.commit import Stamp
 from gitrel.format.envdir import plain_values, secret_names
 from gitrel.format.procfile import PROCFILE, parse_procfile
@@ -148,15 +148,14 @@ def verify(
     entry: str | None,
     everything: bool,
     explained: bool,
-) -> None:
+) -> ExitCode:
     """Exit 10 if anything is refused; a release that only waits for approvals is no fault of the ledger."""
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         now = dev.standing()
         runnable = (verdict for verdict in reversed(now.verdicts) if verdict.release is not None)
         chosen = _chosen(now, entry) if entry else next(runnable, None)
         if explained:
-            _explain(dev, now, chosen)
-            return
+            return _explain(dev, now, chosen)
         findings = [examine(dev.repo, verdict, files=everything or verdict is chosen) for verdict in now.verdicts]
         for finding in findings:
             if everything or finding.verdict.refusal is not None or finding.files:
@@ -167,34 +166,41 @@ def verify(
         console.out(
             f"{deploy}: {good} of {len(findings)} releases good, trust {now.trust.newest.entry}, pin {now.trust.pin}"
         )
-        if relevant:
-            first = relevant[0].verdict
-            raise first.refusal or Refused("refused", check=0, where=first.ref)
-        console.result(
-            deploy=deploy,
-            pin=now.trust.pin,
-            trust=str(now.trust.newest.entry),
-            releases=[{**_fields(each.verdict), "files_verified": each.files} for each in findings],
-        )
+        document = {
+            "deploy": deploy,
+            "pin": now.trust.pin,
+            "trust": str(now.trust.newest.entry),
+            "releases": [{**_fields(each.verdict), "files_verified": each.files} for each in findings],
+        }
+        refusal = relevant[0].verdict.refusal if relevant else None
+        if refusal is not None:
+            console.error(refusal, **document)
+            return ExitCode.REFUSED
+        console.result(**document)
+        return ExitCode.DONE
 
 
-def _explain(dev: Developer, now: Standing, chosen: Verdict | None) -> None:
-    """One release, check by check. Raises the `Refused` that it ends with."""
+def _explain(dev: Developer, now: Standing, chosen: Verdict | None) -> ExitCode:
+    """One release, check by check."""
     if chosen is None:
         raise NotFound("no release to explain", where=now.deploy, hint="`gitrel verify --explain vN` names one")
     steps = explain(dev.repo, now.trust, chosen)
     for step in steps:
         dev.console.out(f"{step.check:>2}  {step.outcome:<11}  {step.check.title}: {step.looked_at}".rstrip(": "))
     refused = next((step for step in steps if step.outcome is Outcome.REFUSED), None)
-    dev.console.result(
+    document = {
         **_fields(chosen),
-        checks=[
+        "checks": [
             {"check": step.check, "title": step.check.title, "outcome": step.outcome, "looked_at": step.looked_at}
             for step in steps
         ],
-    )
+    }
     if refused is not None and not chosen.pending:
-        raise chosen.refusal or Refused(refused.looked_at, check=refused.check, where=chosen.ref)
+        refusal = chosen.refusal or Refused(refused.looked_at, check=refused.check, where=chosen.ref)
+        dev.console.error(refusal, **document)
+        return ExitCode.REFUSED
+    dev.console.result(**document)
+    return ExitCode.DONE
 
 
 def _line(finding: Finding) -> str:

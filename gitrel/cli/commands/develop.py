@@ -118,11 +118,11 @@ def verify(
     remote: RemoteName = None,
     trust: Pin = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Verify the whole ledger's records, and the files of one release (or of all)."""
     from gitrel.cli.reading import verify as command
 
-    command(Console(as_json=json), repo, remote, deploy, trust, entry, everything, explain)
+    return command(Console(as_json=json), repo, remote, deploy, trust, entry, everything, explain)
 
 
 @app.command()
