@@ -94,12 +94,12 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 USAGE = {
-    "unknown option": ("release", "--wat"),
-    "missing value": ("release", "--message"),
-    "missing argument": ("config", "set"),
-    "one argument too many": ("rollback", "v1", "v2"),
-    "unknown command": ("releas",),
-    "unknown command of config": ("config", "sett"),
+    "unknown option": (("release", "--wat"), "--wat"),
+    "missing value": (("release", "--message"), "--message"),
+    "missing argument": (("config", "set"), "NAME=VALUE"),
+    "one argument too many": (("rollback", "v1", "v2"), "v2"),
+    "unknown command": (("releas",), "releas"),
+    "unknown command of config": (("config", "sett"), "sett"),
 }
 
 
@@ -112,8 +112,10 @@ def test_bad_words(room: Room, name: str) -> None:
 def test_usage(room: Room, name: str) -> None:
     desk = room.desk()
     before = desk.snapshot()
-    done = desk.gitrel(*USAGE[name], code=2)
-    assert re.search(r"Error: .+|Usage: ", done.err)
+    words, named = USAGE[name]
+    done = desk.gitrel(*words, code=2)
+    assert re.fullmatch(rf"gitrel: .*{re.escape(named)}.*\n  next: `gitrel .* --help` .*\n", done.err)
+    assert desk.gitrel(*words[:-1], "--json", words[-1], code=2).json["error"]["exit_code"] == 2
     assert desk.snapshot() == before
 
 
