@@ -6,7 +6,9 @@ In CI (the variable `CI` is set) a skipped test is a failed test: what a test ne
 from __future__ import annotations
 
 import base64
+import errno
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -42,9 +44,47 @@ GIT_CONFIG = """\
 """
 
 
+# What a machine with only Python and git may lack; `.ci/run` installs all of it.
+OPTIONAL = {
+    *("age", "age-keygen", "fcgiwrap", "git-lfs", "mount", "nginx", "node", "openssl", "ssh", "ssh-add", "ssh-agent"),
+    *("ssh-keygen", "sshd", "strace", "umount", "unshare"),
+}
+
+
+_NOT_FOUND = re.compile(
+    r"cannot run ([\w-]+): No such file|\b([\w-]+): (?:command )?not found|git: '(lfs)' is not a git command"
+)
+
+
+def find_program(name: str) -> str | None:
+    """Its path; sbin is not on every PATH."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+
+
+def program(name: str) -> str:
+    """Its full path. A test that asks for one that is not there is skipped, but not in CI."""
+    found = find_program(name)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "not installed", name)
+    return found
+
+
+def missing_program(error: BaseException) -> str | None:
+    """The program for want of which a test could not run; None if it failed for any other reason."""
+    names = [Path(str(error.filename)).name] if isinstance(error, FileNotFoundError) else []
+    names += [found[1] or found[2] or "git-lfs" for found in _NOT_FOUND.finditer(str(error))]
+    return next((name for name in names if name in OPTIONAL and find_program(name) is None), None)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    lacking = missing_program(call.excinfo.value) if call.excinfo is not None else None
+    if lacking is not None and not IN_CI:
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, f"needs {lacking}, which is not installed")
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):  # xfail_strict looks after those
         report.outcome = "failed"
         report.longrepr = f"skipped, and nothing is skipped in CI: {report.longrepr}"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import program
 
 from gitrel.ids import ObjectId
 from gitrel.store.quarantine import Quarantine
@@ -184,16 +184,16 @@ def _sshd(folder: Path, port: int) -> list[str]:
     (folder / "sshd_config").write_text(_SSHD_CONFIG.format(folder=folder, port=port))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's empty folder, compiled in
-    return [_program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config")]
+    return [program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config")]
 
 
 def _git_daemon(root: Path, port: int) -> list[str]:
     where = ["--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
-    return [_program("git"), "daemon", "--export-all", "--enable=receive-pack", "--reuseaddr", *where]
+    return [program("git"), "daemon", "--export-all", "--enable=receive-pack", "--reuseaddr", *where]
 
 
 def _fcgiwrap(folder: Path) -> list[str]:
-    return [_program("fcgiwrap"), "-c", "8", "-s", f"unix:{folder}/fcgi.sock"]
+    return [program("fcgiwrap"), "-c", "8", "-s", f"unix:{folder}/fcgi.sock"]
 
 
 def _nginx(folder: Path, root: Path, ports: Mapping[str, int]) -> list[str]:
@@ -206,15 +206,7 @@ def _nginx(folder: Path, root: Path, ports: Mapping[str, int]) -> list[str]:
     http, https = ports["http"], ports["https"]
     text = _NGINX_CONFIG.format(folder=folder, root=root, user=user, backend=_HTTP_BACKEND, http=http, https=https)
     (folder / "nginx.conf").write_text(text)
-    return [_program("nginx"), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
-
-
-def _program(name: str) -> str:
-    """sbin is not on every PATH, and sshd wants to be called by its full path."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise FileNotFoundError(f"{name} is not installed")
-    return found
+    return [program("nginx"), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
 
 
 @contextlib.contextmanager

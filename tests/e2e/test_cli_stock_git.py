@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import program
 from room import NAMESPACES, Desk, Room, room, run
 
 __all__ = ["room"]  # the fixture
@@ -72,6 +73,7 @@ def test_fsck_is_clean(ledger: Desk, auditor: Desk) -> None:
 
 
 def test_verify_commit_of_every_record(auditor: Desk) -> None:
+    program("ssh-keygen")
     found = records(auditor)
     allowed = signers(auditor)
     assert len(found) == 7
