@@ -1,7 +1,9 @@
 """The trust ledger: from a pin to the trust in force, one version at a time (The Update Framework, section 5.3).
 
 Pure: it is fed bytes in order, does no I/O and knows no clock. Version N+1 counts if the root role's threshold
-of N *and* of N+1 signed it. A verifier without a pin takes version 1 as it comes and says which it was.
+of N *and* of N+1 signed it, its maker and the approvers together; its maker holds root in one of the two, so the
+last of the old can hand over to the first of the new. `trust.toml` is parsed only once the pin, or a signature by
+root, stands for its bytes. A verifier without a pin takes version 1 as it comes and says which it was.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from gitrel.format.tree import blob_node, directory_node
 from gitrel.format.trust import (
     SIGNERS_FILE,
     TRUST_FILE,
+    KeyLine,
     TrustPolicy,
     encode_allowed_signers,
     parse_trust,
@@ -134,21 +137,22 @@ class TrustChain:
 
         Raises `Refused`; the chain is then as before, but for `pending` if only signatures are missing (6).
         """
-        expected = TRUST[len(self._entries) + 1]
-        signed = self._parse(name, raw, expected.entry)
-        where = str(expected)
-        policy = self._policy(signed, trust_file, signers_file, where)
-        self._check_origin(signed, policy, where)
+        signed = self._parse(name, raw, Entry(len(self._entries) + 1))
+        record = signed.record
+        self._check_origin(signed, name)
+        before = self._entries[-1] if self._entries else None
+        if before is not None:
+            _check_successor(before, record, name)
         signatures = Signatures(
-            verify_signature(signed, where), verify_approvals(approvals, signed.id, policy.app, self.format)
+            verify_signature(signed, name),
+            verify_approvals(approvals, signed.id, record.app, self.format, record.ref),
         )
-        if self._entries:
-            _check_successor(self.newest, signed.record, where)
+        if before is not None:
+            _check_maker(before, signatures, name)
+        policy = self._policy(signed, trust_file, signers_file, name)
         known = owners(policy)
         try:
-            signers = _root_signers(policy, known, signatures, where)
-            if self._entries:
-                _root_signers(self.newest.policy, self.newest.owners, signatures, where)
+            signers = _root_signers(before, policy, known, signatures, name)
         except Refused as refusal:
             if refusal.check == Check.THRESHOLD:
                 self.pending = PendingTrust(signed=signed, policy=policy, refusal=refusal)
@@ -160,8 +164,10 @@ class TrustChain:
 
     def _parse(self, name: str, raw: bytes, entry: Entry) -> Signed[TrustRecord]:
         signed = parse_canonical(TrustRecord, raw, self.format, name)
-        if str(signed.record.ref) != name or signed.record.entry != entry:
+        if str(signed.record.ref) != name:
             raise Refused("the ref does not name this record", check=Check.NAME, where=name)
+        if signed.record.entry != entry:
+            raise Refused(f"{entry} comes next", check=Check.TRUST_CHAIN, where=name)
         return signed
 
     def _policy(self, signed: Signed[TrustRecord], trust_file: bytes, signers_file: bytes, where: str) -> TrustPolicy:
@@ -174,19 +180,22 @@ class TrustChain:
             raise Refused("its files are not the signed ones", check=Check.CONTENT, where=where)
         try:
             policy = parse_trust(trust_file, f"{where}:{TRUST_FILE}")
-            for keys in policy.people.values():
+            for person, keys in policy.people.items():
                 for key in keys:
-                    PublicKey.parse_line(str(key))
+                    _check_key(person, key)
         except FormatError as error:
-            raise Refused("trust.toml is malformed", check=Check.TRUST_CHAIN, where=where, why=str(error)) from None
+            raise Refused(
+                "trust.toml is malformed", check=Check.TRUST_CHAIN, where=where, why=str(error), hint=error.hint
+            ) from None
+        if policy.app != signed.record.app:
+            raise Refused("another app", check=Check.APP, where=where, why=f"{signed.record.app}, not {policy.app}")
         if encode_allowed_signers(policy) != signers_file:
             raise Refused("allowed_signers does not follow from trust.toml", check=Check.TRUST_CHAIN, where=where)
         return policy
 
-    def _check_origin(self, signed: Signed[TrustRecord], policy: TrustPolicy, where: str) -> None:
-        app = self._entries[0].policy.app if self._entries else policy.app
-        if not (policy.app == signed.record.app == app):
-            raise Refused("another app", check=Check.APP, where=where, why=f"{signed.record.app}, not {app}")
+    def _check_origin(self, signed: Signed[TrustRecord], where: str) -> None:
+        if self._entries and signed.record.app != self.app:
+            raise Refused("another app", check=Check.APP, where=where, why=f"{signed.record.app}, not {self.app}")
         if not self._entries and self._pin is not None and signed.id.sha256 != self._pin:
             raise Refused(
                 "not the trust that is pinned",
@@ -197,21 +206,51 @@ class TrustChain:
             )
 
 
-def _root_signers(
-    policy: TrustPolicy, known: Mapping[KeyId, PersonName], signatures: Signatures, where: str
-) -> tuple[PersonName, ...]:
-    role = policy.root
-    people = signatures.people(role, known)
-    if known.get(signatures.own) not in role.people:
-        raise Refused("not signed by anybody with the root role", check=Check.SIGNATURE, where=where)
-    if len(people) < role.threshold:
+def _check_key(person: PersonName, key: KeyLine) -> None:
+    try:
+        PublicKey.parse_line(str(key))
+    except FormatError as error:
+        raise FormatError(f"people.{person}: {error.what}", why=error.why, hint=error.hint) from None
+
+
+def _holds_root(policy: TrustPolicy, known: Mapping[KeyId, PersonName], key: KeyId) -> bool:
+    return known.get(key) in policy.root.people
+
+
+def _check_maker(before: VerifiedTrust, signatures: Signatures, where: str) -> None:
+    """Its maker holds root already, or those who do have approved it."""
+    people = signatures.people(before.policy.root, before.owners)
+    if len(people) < before.policy.root.threshold and not _holds_root(before.policy, before.owners, signatures.own):
         raise Refused(
-            "too few root signatures",
-            check=Check.THRESHOLD,
-            where=where,
-            why=f"{len(people)} of {role.threshold}: {', '.join(people)}",
-            hint="let others of the root role approve it",
+            f"not signed by anybody with the root role of trust {before.entry}", check=Check.SIGNATURE, where=where
         )
+
+
+def _root_signers(
+    before: VerifiedTrust | None,
+    policy: TrustPolicy,
+    known: Mapping[KeyId, PersonName],
+    signatures: Signatures,
+    where: str,
+) -> tuple[PersonName, ...]:
+    """Those who signed and hold root in `policy`, which is to follow `before`."""
+    judges = [(before.policy, before.owners)] if before else []
+    judges.append((policy, known))
+    if not any(_holds_root(each, whose, signatures.own) for each, whose in judges):
+        raise Refused("not signed by anybody with the root role", check=Check.SIGNATURE, where=where)
+    people: tuple[PersonName, ...] = ()
+    for each, whose in judges:
+        role = each.root
+        people = signatures.people(role, whose)
+        if len(people) < role.threshold:
+            missing = ", ".join(sorted(set(role.people) - set(people)))
+            raise Refused(
+                f"too few root signatures{' for the trust that it makes' if each is policy and before else ''}",
+                check=Check.THRESHOLD,
+                where=where,
+                why=f"{len(people)} of {role.threshold}: {', '.join(people) or 'nobody'}",
+                hint=f"any of {missing} can approve it",
+            )
     return people
 
 

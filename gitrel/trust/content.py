@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,6 +32,7 @@ MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 128
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without its NUL
 _MAX_LINKS = 40  # what the kernel follows before ELOOP (path_resolution(7))
+_MAX_STEPS = 4_000_000  # parts of paths that are looked at to follow all links of a build
 
 _PROOF = object()
 
@@ -146,21 +148,15 @@ def check_shape(objects: Objects, tree: ObjectId, where: str) -> None:
     """
     fmt = ObjectFormat.of(tree)
     links: dict[tuple[str, ...], str] = {}
+    targets: dict[ObjectId, str] = {}
     for path, entry in _walk(objects, tree, fmt, where):
         if entry.mode is Mode.SYMLINK:
             if path in ((PROCFILE,), (MANIFEST,)):
                 raise Refused(f"{path[0]} is a symbolic link", check=Check.TREE, where=where)
-            links[path] = _link_target(_read(objects, entry.oid, "blob", where), path, where)
-    allowed = _allowed_links(objects, tree, fmt, where) if links else ()
-    for path, target in links.items():
-        if not _stays_inside(path, links) and not any(fnmatch.fnmatchcase(target, each) for each in allowed):
-            raise Refused(
-                f"the link {'/'.join(path)} leads out of the build",
-                check=Check.TREE,
-                where=where,
-                why=f"to {target[:200]!r}",
-                hint="if that is meant, name the target in gitrel.toml: [build] allow_links",
-            )
+            if entry.oid not in targets:
+                targets[entry.oid] = _link_target(_read(objects, entry.oid, "blob", where), path, where)
+            links[path] = targets[entry.oid]
+    _Links(links, _allowed_links(objects, tree, fmt, where) if links else ()).check(where)
 
 
 def verify_content(bound: BoundRelease, build: Node) -> VerifiedRelease:
@@ -224,11 +220,13 @@ def hash_tree(objects: Objects, tree: ObjectId, where: str) -> Node:
     fmt = ObjectFormat.of(tree)
     known: dict[ObjectId, Node] = {}
 
-    def node(entry: TreeEntry) -> Node:
+    def node(entry: TreeEntry, depth: int = 0) -> Node:
         if entry.oid not in known:
+            if depth > MAX_DEPTH:
+                raise _too_deep(where)
             if entry.mode is Mode.DIRECTORY:
-                children = {each.name: node(each) for each in _entries(objects, entry.oid, fmt, where).values()}
-                known[entry.oid] = directory_node(children, fmt)[1]
+                entries = _entries(objects, entry.oid, fmt, where).values()
+                known[entry.oid] = directory_node({each.name: node(each, depth + 1) for each in entries}, fmt)[1]
             else:
                 known[entry.oid] = blob_node(_read(objects, entry.oid, "blob", where), fmt)
         found = known[entry.oid]
@@ -253,12 +251,16 @@ def _walk(
         if count > MAX_ENTRIES:
             raise Refused("too many files", check=Check.TREE, where=where, why=f"more than {MAX_ENTRIES}")
         if len(folder) > MAX_DEPTH or sum(len(part.encode()) + 1 for part in folder) > MAX_PATH - 256:
-            raise Refused("folders nested too deeply", check=Check.TREE, where=where, why=f"more than {MAX_DEPTH}")
+            raise _too_deep(where)
         for entry in parsed[oid]:
             path = (*folder, entry.name)
             yield path, entry
             if entry.mode is Mode.DIRECTORY:
                 todo.append((path, entry.oid))
+
+
+def _too_deep(where: str) -> Refused:
+    return Refused("folders nested too deeply", check=Check.TREE, where=where, why=f"more than {MAX_DEPTH}")
 
 
 def _link_target(raw: bytes, path: tuple[str, ...], where: str) -> str:
@@ -271,33 +273,60 @@ def _link_target(raw: bytes, path: tuple[str, ...], where: str) -> str:
         raise Refused(f"the target of the link {name} is not UTF-8", check=Check.TREE, where=where) from None
 
 
-def _stays_inside(path: tuple[str, ...], links: Mapping[tuple[str, ...], str]) -> bool:
-    """Whether following the link at `path`, through other links too, never leaves the build."""
-    here = list(path[:-1])
-    todo = list(reversed(links[path].split("/")))
-    if links[path].startswith("/"):
-        return False
-    followed = 1
-    while todo:
-        part = todo.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            if not here:
-                return False
-            here.pop()
-            continue
-        here.append(part)
-        target = links.get(tuple(here))
-        if target is not None:
-            followed += 1
-            if target.startswith("/"):
-                return False
-            if followed > _MAX_LINKS:
-                return True  # a loop: the kernel answers ELOOP, nothing is reached
-            here.pop()
-            todo.extend(reversed(target.split("/")))
-    return True
+class _Links:
+    """All links of a build, and the targets outside of it that its gitrel.toml allows."""
+
+    def __init__(self, links: Mapping[tuple[str, ...], str], allowed: tuple[str, ...]) -> None:
+        self._links = links
+        self._allowed = allowed
+        self._steps = 0
+
+    def check(self, where: str) -> None:
+        """Raises `Refused` (11)."""
+        for path, target in self._links.items():
+            if not self._is_safe(path):
+                raise Refused(
+                    f"the link {'/'.join(path)} leads out of the build",
+                    check=Check.TREE,
+                    where=where,
+                    why=f"to {target[:200]!r}",
+                    hint="if that is meant, name the target in gitrel.toml: [build] allow_links",
+                )
+            if self._steps > _MAX_STEPS:
+                raise Refused("its links are too long and too many", check=Check.TREE, where=where)
+
+    def _is_safe(self, path: tuple[str, ...]) -> bool:
+        """Whether following the link at `path`, through others too, stays inside or ends where it is allowed to."""
+        here = list(path)
+        todo: list[str] = []
+        followed = 0
+        while True:
+            target = self._links.get(tuple(here)) if len(here) <= MAX_DEPTH + 1 else None
+            if target is not None:
+                followed += 1
+                if followed > _MAX_LINKS:
+                    return True  # a loop: the kernel answers ELOOP, nothing is reached
+                if self._allowed and self._is_allowed(target):
+                    return ".." not in todo
+                if target.startswith("/"):
+                    return False
+                here.pop()
+                todo.extend(reversed(target.split("/")))
+                self._steps += len(todo)
+            if not todo:
+                return True
+            part = todo.pop()
+            if part == "..":
+                if not here:
+                    return False
+                here.pop()
+            elif part not in ("", "."):
+                here.append(part)
+
+    def _is_allowed(self, target: str) -> bool:
+        """A pattern's `*` covers slashes too, but no way back up: `..` is resolved first."""
+        plain = posixpath.normpath(target)
+        return any(target == each or fnmatch.fnmatchcase(plain, each) for each in self._allowed)
 
 
 def _allowed_links(objects: Objects, tree: ObjectId, fmt: ObjectFormat, where: str) -> tuple[str, ...]:

@@ -2,25 +2,29 @@
 
 Pure: bytes in, verdicts out. An entry that is refused keeps its place in the chain as long as it is canonical
 and linked, so a later release can be built on it: its signers vouch for themselves, not for what stands
-before. An entry that breaks the chain ends the ledger; what came before it stays good.
+before. An entry that breaks the chain ends the ledger; what came before it stays good. An entry other than the
+one that a trust record names at its place is a fork, and breaks the chain.
 
 Order without clocks: a release cites a trust record, and every later trust record that names a lower head for
-the deploy must still give its signers their roles. So a key removed from the trust signs nothing new.
+the deploy must still give its signers their roles. So a key removed from the trust signs nothing new. The trust
+that is cited never goes down from one entry to the next; an entry that the release role did not sign sets no mark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from gitrel.errors import LocalStateError, NotFound, Refused
-from gitrel.format.record import BuildRecord, ConfigRecord, R, ReleaseRecord, Signed, TrustRecord
+from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused
+from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
 from gitrel.format.trust import Role
-from gitrel.ids import Deploy, Entry, Ledger, ObjectId, PersonName, RecordId
+from gitrel.ids import Deploy, Entry, Ledger, PersonName, RecordId
 from gitrel.trust.chain import TrustChain, VerifiedTrust
 from gitrel.trust.checks import Check
-from gitrel.trust.signers import Signatures, parse_canonical, verify_approvals, verify_signature
+from gitrel.trust.parts import Parts, Records, verify_signatures
+from gitrel.trust.signers import Signatures, parse_canonical
+
+__all__ = ["Anchor", "ChainedRelease", "Records", "ReleaseLedger", "Verdict"]
 
 _PROOF = object()
 
@@ -90,14 +94,34 @@ def _never(_: RecordId) -> bool:
     return False
 
 
-class Records(Protocol):
-    """Where the verifier gets the records that a release cites; every byte of them is verified."""
+class _Heads:
+    """The releases of one deploy that trust records name."""
 
-    def commit(self, oid: ObjectId) -> bytes:
-        """A commit's bytes. Raises `NotFound`, `LocalStateError`."""
+    def __init__(self, trust: TrustChain, deploy: Deploy) -> None:
+        self._trust = trust
+        self._deploy = deploy
+        self._reach: list[int] = []  # by trust record, from v1: the number of its head, 0 without one
+        self._named: dict[int, list[tuple[Entry, RecordId]]] = {}
 
-    def approvals(self, record: ObjectId) -> Sequence[bytes]:
-        """The tags under `refs/approvals/<record>/`, good or bad."""
+    def _follow(self) -> None:
+        for trust in list(self._trust)[len(self._reach) :]:
+            head = trust.head(self._deploy)
+            self._reach.append(head.entry if head else 0)
+            if head is not None:
+                self._named.setdefault(head.entry, []).append((trust.entry, head.id))
+
+    def later(self, cited: Entry, release: Entry) -> list[VerifiedTrust]:
+        """The trust records after `cited` that were made before `release` was, as far as their heads say."""
+        if cited == len(self._trust):
+            return []
+        self._follow()
+        return [trust for trust in self._trust.after(cited) if self._reach[trust.entry - 1] < release]
+
+    def fork(self, release: Entry, identity: RecordId) -> tuple[Entry, RecordId] | None:
+        """The trust record that names another release at this number, and which."""
+        if len(self._reach) < len(self._trust):
+            self._follow()
+        return next((named for named in self._named.get(release, ()) if named[1] != identity), None)
 
 
 class ReleaseLedger:
@@ -124,6 +148,8 @@ class ReleaseLedger:
         self._records = records
         self._shallow = shallow and anchor is None
         self._released_before = released_before
+        self._parts = Parts(trust, records)
+        self._heads = _Heads(trust, deploy)
         self._released: set[RecordId] = set()
         self._previous: tuple[Entry, RecordId] | None = (anchor.entry, anchor.id) if anchor else None
         self._trust_floor = anchor.trust if anchor else Entry(1)
@@ -141,14 +167,14 @@ class ReleaseLedger:
     def add(self, ref: str, raw: bytes) -> Verdict:
         """Judge the next entry, given its ref's full name and the commit's bytes.
 
-        Raises `Refused` if the entry is no link of this chain (checks 1, 2, 3, 8): nothing can follow it.
+        Raises `Refused` if the entry is no link of this chain (checks 1, 2, 3, 8; 7 for a fork): nothing can
+        follow it.
         """
         signed = self._link(ref, raw)
         try:
             release = self._judge(ref, signed)
         except Refused as refusal:
             return Verdict(ref=ref, entry=signed.record.entry, id=signed.id, signed=signed, refusal=refusal)
-        self._trust_floor = max(self._trust_floor, release.record.trust.entry)
         self._released.add(release.build.id)
         if release.config is not None:
             self._released.add(release.config.id)
@@ -166,94 +192,78 @@ class ReleaseLedger:
         elif record.entry != self.next or record.previous != self.previous:
             expected = f"expected {self.next} after {self.previous.oid if self.previous else 'nothing'}"
             raise Refused("does not follow the release before it", check=Check.PREVIOUS, where=ref, why=expected)
+        fork = self._heads.fork(record.entry, signed.id)
+        if fork is not None:
+            raise Refused(
+                f"trust {fork[0]} names another {record.entry}: the ledger was forked",
+                check=Check.POSITION,
+                where=ref,
+                why=f"{fork[1].oid} and {signed.id.oid}",
+                hint="keep both as evidence, and ask who can write to the remote",
+            )
         self._previous = (record.entry, signed.id)
         return signed
 
     def _judge(self, ref: str, signed: Signed[ReleaseRecord]) -> ChainedRelease:
         record = signed.record
         trust = self.trust.cited(record.trust, ref)
-        signatures = self._signatures(signed, ref)
-        signers = self._signers(ref, record, signatures, trust)
-        self._check_position(ref, signed, signatures)
-        built = self._part(BuildRecord, ref, record.build, trust, trust.policy.build, Check.BUILD)
+        signatures = verify_signatures(signed, record.ref, self._records, self.trust, ref)
+        role = trust.policy.deploy(record.deploy).release
+        if trust.owners.get(signatures.own) not in role.people:
+            signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
+            raise Refused(f"signed by {signer}, who may not release {record.deploy}", check=Check.SIGNATURE, where=ref)
+        floor, self._trust_floor = self._trust_floor, max(self._trust_floor, trust.entry)
+        signers = _enough(signatures, role, trust, ref)
+        self._check_position(ref, record, signatures, floor)
+        built = self._build(ref, record, trust)
         configured = self._config(ref, record, trust)
         newest = self.trust.newest.policy
         if newest.is_repudiated(self._deploy, record.entry):
             raise Refused("repudiated", check=Check.REPUDIATED, where=ref, why="trust says that it must never run")
         return ChainedRelease(signed=signed, build=built, config=configured, trust=trust, signers=signers, proof=_PROOF)
 
-    def _signers(
-        self, ref: str, record: ReleaseRecord, signatures: Signatures, trust: VerifiedTrust
-    ) -> tuple[PersonName, ...]:
-        role = trust.policy.deploy(record.deploy).release
-        if trust.owners.get(signatures.own) not in role.people:
-            signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
-            raise Refused(f"signed by {signer}, who may not release {record.deploy}", check=Check.SIGNATURE, where=ref)
-        return _enough(signatures, role, trust, ref)
-
-    def _check_position(self, ref: str, signed: Signed[ReleaseRecord], signatures: Signatures) -> None:
-        record = signed.record
-        if record.trust.entry < self._trust_floor:
-            raise Refused(
-                f"cites trust {record.trust.entry} after {self._trust_floor}", check=Check.POSITION, where=ref
-            )
-        for later in self.trust.after(record.trust.entry):
-            head = later.head(self._deploy)
-            if head is not None and head.entry >= record.entry:
-                continue
+    def _check_position(self, ref: str, record: ReleaseRecord, signatures: Signatures, floor: Entry) -> None:
+        if record.trust.entry < floor:
+            raise Refused(f"cites trust {record.trust.entry} after {floor}", check=Check.POSITION, where=ref)
+        for later in self._heads.later(record.trust.entry, record.entry):
             role = later.policy.deploy(record.deploy).release
             if later.owners.get(signatures.own) not in role.people:
                 raise Refused(f"its signer lost the role in trust {later.entry}", check=Check.POSITION, where=ref)
             _enough(signatures, role, later, ref)
-        for any_trust in self.trust:
-            head = any_trust.head(self._deploy)
-            if head is not None and head.entry == record.entry and head.id != signed.id:
-                raise Refused(
-                    f"trust {any_trust.entry} names another {record.entry}: the ledger was forked",
-                    check=Check.POSITION,
-                    where=ref,
-                    why=f"{head.id.oid} and {signed.id.oid}",
-                )
 
-    def _signatures(self, signed: Signed[R], where: str) -> Signatures:
-        approvals = self._records.approvals(signed.id.oid)
-        return Signatures(
-            verify_signature(signed, where),
-            verify_approvals(approvals, signed.id, self.trust.app, self.trust.format),
-        )
+    def _build(self, ref: str, record: ReleaseRecord, trust: VerifiedTrust) -> Signed[BuildRecord]:
+        try:
+            build, signatures = self._parts.build(record.build, f"build {record.build.oid} of {ref}")
+            self._check_part(build.id, signatures, trust, trust.policy.build, "build")
+        except (Refused, NotFound, LocalStateError) as error:
+            raise _bad_part("build", Check.BUILD, ref, error) from None
+        return build
 
     def _config(self, ref: str, record: ReleaseRecord, trust: VerifiedTrust) -> Signed[ConfigRecord] | None:
         if record.config is None:
             return None
         role = trust.policy.deploy(record.deploy).config
-        config = self._part(ConfigRecord, ref, record.config.id, trust, role, Check.CONFIG)
-        if config.record.deploy != record.deploy or config.record.entry != record.config.entry:
-            raise Refused("the config record is another one", check=Check.CONFIG, where=ref, why=str(config.record.ref))
+        try:
+            config, signatures = self._parts.config(record.config.id, f"config {record.config.id.oid} of {ref}")
+            if config.record.deploy != record.deploy or config.record.entry != record.config.entry:
+                raise Refused("another one than its number says", check=Check.CONFIG, why=str(config.record.ref))
+            self._check_part(config.id, signatures, trust, role, "config")
+        except (Refused, NotFound, LocalStateError) as error:
+            raise _bad_part("config", Check.CONFIG, ref, error) from None
         return config
 
-    def _part(
-        self, kind: type[R], ref: str, cited: RecordId, trust: VerifiedTrust, role: Role, check: Check
-    ) -> Signed[R]:
+    def _check_part(self, part: RecordId, signatures: Signatures, trust: VerifiedTrust, role: Role, kind: str) -> None:
         """It counts by its signers' role in the trust that the release cites, or because it was released before."""
-        where = f"{kind.kind} {cited.oid} of {ref}"
-        try:
-            part = parse_canonical(kind, self._records.commit(cited.oid), self.trust.format, where)
-            if part.id != cited:
-                raise Refused("not the record that is cited", check=check)
-            if part.record.app != self.trust.app:
-                raise Refused("made for another app", check=check, why=part.record.app)
-            if not isinstance(part.record, TrustRecord):
-                self.trust.cited(part.record.trust, where)
-            signatures = self._signatures(part, where)
-            if part.id in self._released or self._released_before(part.id):
-                return part
-            if trust.owners.get(signatures.own) not in role.people:
-                signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
-                raise Refused(f"signed by {signer}, who does not hold the {kind.kind} role", check=check)
-            _enough(signatures, role, trust, where)
-        except (Refused, NotFound, LocalStateError) as error:
-            raise Refused(f"its {kind.kind} record: {error.what}", check=check, where=ref, why=error.why) from None
-        return part
+        if part in self._released or self._released_before(part):
+            return
+        if trust.owners.get(signatures.own) not in role.people:
+            signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
+            raise Refused(f"signed by {signer}, who does not hold the {kind} role", check=Check.SIGNATURE)
+        _enough(signatures, role, trust, str(part.oid))
+
+
+def _bad_part(kind: str, check: Check, ref: str, error: GitrelError) -> Refused:
+    return Refused(f"its {kind} record: {error.what}", check=check, where=ref, why=error.why)
 
 
 def _enough(signatures: Signatures, role: Role, trust: VerifiedTrust, ref: str) -> tuple[PersonName, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gitrel.errors import FormatError, NoUsableKey, Refused
 from gitrel.format.record import AnyRecord, R, Signed, SignedApproval, parse_approval, parse_record_as
 from gitrel.format.trust import Role, TrustPolicy
-from gitrel.ids import App, KeyId, ObjectFormat, PersonName, RecordId
+from gitrel.ids import App, BuildRef, KeyId, LedgerRef, ObjectFormat, PersonName, RecordId
 from gitrel.keys.sshsig import parse_sshsig
 from gitrel.trust.checks import Check
 
@@ -57,8 +57,10 @@ def verify_signature(signed: Signed[AnyRecord] | SignedApproval, where: str) -> 
     return signature.public_key.id
 
 
-def verify_approvals(raws: Iterable[bytes], approved: RecordId, app: App, fmt: ObjectFormat) -> frozenset[KeyId]:
-    """The keys of those approvals that are canonical, of this very record and app, and correctly signed.
+def verify_approvals(
+    raws: Iterable[bytes], approved: RecordId, app: App, fmt: ObjectFormat, subject: LedgerRef | BuildRef
+) -> frozenset[KeyId]:
+    """The keys of those approvals that are canonical, of this very record, app and name, and correctly signed.
 
     A bad approval only fails to count: whoever can write to the remote could add one to any record.
     """
@@ -66,7 +68,8 @@ def verify_approvals(raws: Iterable[bytes], approved: RecordId, app: App, fmt: O
     for raw in raws:
         try:
             approval = parse_approval(raw, fmt)
-            if approval.record.approved == approved and approval.record.app == app:
+            body = approval.record
+            if body.approved == approved and body.app == app and body.subject_of == subject:
                 key = verify_signature(approval, str(approved.oid))
                 if key == approval.key:
                     keys.add(key)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
-from gitrel.format.commit import parse_commit
-from gitrel.format.record import BuildRecord, ConfigRecord, Signed
+from gitrel.format.record import BuildRecord, ConfigRecord, Signed, TrustRecord
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.format.trust import SIGNERS_FILE, TRUST_FILE
 from gitrel.ids import (
@@ -57,7 +56,7 @@ class RecordReader:
 
     def __init__(self, refs: RefMap, objects: Objects) -> None:
         self._objects = objects
-        self._approvals: dict[ObjectId, list[ObjectId]] = {}
+        self._approvals: dict[ObjectId, list[tuple[ApprovalRef, ObjectId]]] = {}
         for name, oid in refs.items():
             if name.startswith("refs/approvals/"):
                 try:
@@ -65,17 +64,19 @@ class RecordReader:
                 except FormatError:
                     continue  # a stray ref approves nothing
                 if isinstance(ref, ApprovalRef):
-                    self._approvals.setdefault(ref.record, []).append(oid)
+                    self._approvals.setdefault(ref.record, []).append((ref, oid))
 
     def commit(self, oid: ObjectId) -> bytes:
         return self._objects.read(oid, "commit")
 
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
-        """Those that can be read: one that is not there, or is no tag, approves nothing."""
+        """Those that can be read and are what their refs say: any other approves nothing."""
         found = []
-        for oid in self._approvals.get(record, ()):
+        for ref, oid in self._approvals.get(record, ()):
             with contextlib.suppress(NotFound, LocalStateError):
-                found.append(self._objects.read(oid, "tag"))
+                raw = self._objects.read(oid, "tag")
+                if raw.startswith(f"object {record}\ntype commit\ntag approvals/{record}/{ref.key}\n".encode()):
+                    found.append(raw)
         return found
 
 
@@ -143,7 +144,8 @@ def walk_releases(
 ) -> Iterator[Verdict]:
     """A verdict for each release after the anchor, oldest first; one that breaks the chain is the last.
 
-    Raises `Refused` (13) if the anchor's own release is gone or another one.
+    Raises `Refused` (13) if the anchor's own release is gone or another one, or if a release that the trust
+    names has not come; (7) if the trust names another one than was seen.
     """
     ledger = Ledger.releases(deploy)
     found = entries(refs, ledger)
@@ -156,6 +158,7 @@ def walk_releases(
             why=f"it was {anchor.id.oid}, verified" + (f"; the remote says {now}" if now else ""),
             hint="the ledger was rewritten or rolled back: ask who can write to the remote",
         )
+    _check_heads(trust, deploy, found, anchor)
     verifier = ReleaseLedger(
         trust,
         deploy,
@@ -177,6 +180,34 @@ def walk_releases(
             raw_id = RecordId(oid, Sha256("0" * 64))
             yield Verdict(ref=name, entry=entry, id=raw_id, refusal=refusal)
             return
+
+
+def _check_heads(trust: TrustChain, deploy: Deploy, found: Mapping[Entry, ObjectId], anchor: Anchor | None) -> None:
+    """What trust records name exists, and is what an earlier verification saw; the walk compares what comes after."""
+    ledger = Ledger.releases(deploy)
+    for each in trust:
+        head = each.head(deploy)
+        if head is None:
+            continue
+        if head.entry > max(found, default=0):
+            raise Refused(
+                f"{head.entry} is not there, which trust {each.entry} names",
+                check=Check.HIGHEST_SEEN,
+                where=str(ledger[head.entry]),
+                why=f"the newest that is there is {max(found)}" if found else "there is no release at all",
+                hint="the ledger was rolled back, or not all of it was sent: ask who can write to the remote",
+            )
+        if anchor is None or head.entry > anchor.entry:
+            continue
+        seen = anchor.id.oid if head.entry == anchor.entry else found.get(head.entry, head.id.oid)
+        if seen != head.id.oid or (head.entry == anchor.entry and head.id != anchor.id):
+            raise Refused(
+                f"trust {each.entry} names another {head.entry}: the ledger was forked",
+                check=Check.POSITION,
+                where=str(ledger[head.entry]),
+                why=f"{head.id.oid} and {seen}",
+                hint="keep both as evidence, and ask who can write to the remote",
+            )
 
 
 def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy) -> list[VerifiedConfig]:
@@ -222,7 +253,7 @@ def find_builds(
             trust.cited(signed.record.trust, name)
             signatures = Signatures(
                 verify_signature(signed, name),
-                verify_approvals(reader.approvals(oid), signed.id, trust.app, trust.format),
+                verify_approvals(reader.approvals(oid), signed.id, trust.app, trust.format, BuildRef(signed.id.oid)),
             )
         except (Refused, NotFound, LocalStateError):
             continue  # whoever can write to the remote can put anything here; an audit names it
@@ -233,9 +264,9 @@ def find_builds(
 
 def _trust_files(raw: bytes, objects: Objects, fmt: ObjectFormat, name: str) -> tuple[bytes, bytes]:
     try:
-        tree = parse_tree(_read(objects, parse_commit(raw, fmt).tree, "tree", name), fmt)
+        tree = parse_tree(_read(objects, parse_canonical(TrustRecord, raw, fmt, name).tree, "tree", name), fmt)
     except FormatError as error:
-        raise Refused("not a canonical record", check=Check.CANONICAL, where=name, why=str(error)) from None
+        raise Refused("its tree is malformed", check=Check.TREE, where=name, why=str(error)) from None
     files = {entry.name: entry for entry in tree if entry.mode is Mode.FILE}
     if set(files) != {TRUST_FILE, SIGNERS_FILE} or len(tree) != len(files):
         raise Refused(f"its tree is not {TRUST_FILE} and {SIGNERS_FILE}", check=Check.TREE, where=name)

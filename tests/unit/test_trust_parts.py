@@ -1,0 +1,180 @@
+"""Build and config records inside releases: by role in the trust that the release cites, or released before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from simulator import FILES, role, shop
+from test_trust_position import ALICE, BOB, CI, MALLORY, STAGING, old, start, team
+
+from gitrel.errors import Refused
+from gitrel.format.record import Cited
+from gitrel.ids import PRODUCTION, App, Entry, RecordId, Sha256
+from gitrel.trust.walk import find_builds, walk_config
+
+# build and config records
+
+
+def test_a_retired_builders_build_is_released_again() -> None:
+    sim = start(2)
+    before = sim.releases[PRODUCTION][0].record
+    build = next(each for each in find_builds(sim.refs, sim, sim.chain()) if each.id == before.build)
+    sim.trust(team(without="ci"))
+    sim.release(build, rollback_to=Entry(1))
+    assert sim.outcome() == [0, 0, 0]
+    assert sim.outcome(anchor=sim.anchor(1), released_before=lambda part: part == build.id) == [0, 0]
+    assert sim.outcome(anchor=sim.anchor(1)) == [0, 9], "only who knows the past can tell"
+
+
+def test_a_retired_key_slips_in_no_new_build() -> None:
+    sim = start(2)
+    never_released = sim.build({**FILES, "new": b""}, by=CI)
+    sim.trust(team(without="ci"))
+    sim.release(never_released)
+    sim.release(sim.build({**FILES, "newer": b""}, by=CI, trust=old(sim)))
+    assert sim.outcome() == [0, 0, 9, 9]
+    assert list(find_builds(sim.refs, sim, sim.chain())) == []
+
+
+def test_by_the_letter_a_build_is_judged_by_the_trust_that_the_release_cites() -> None:
+    """The release was made while ci was retired, by somebody who keeps the role: it is not lost."""
+    sim = start(2)
+    build = sim.build({**FILES, "new": b""}, by=CI)
+    sim.trust(team(without="ci"))
+    sim.release(build, trust=old(sim))
+    assert sim.outcome() == [0, 0, 0]
+
+
+def test_a_retired_config_key() -> None:
+    sim = start(1)
+    first = sim.config({"A": b"1"}, by=BOB)
+    build = sim.build(by=CI)
+    sim.release(build, first)
+    second = sim.config({"A": b"2"}, by=BOB)
+    sim.trust(team(without="bob"))
+    sim.release(build, first)
+    sim.release(build, second)
+    sim.release(build, sim.config({"A": b"3"}, by=BOB, trust=old(sim)))
+    assert sim.outcome() == [0, 0, 0, 10, 10]
+
+
+def test_nothing_is_laundered_through_a_release_that_was_refused() -> None:
+    sim = start(2)
+    bad = sim.build({**FILES, "bad": b""}, by=MALLORY)
+    sim.release(bad, by=BOB)
+    sim.release(sim.build(by=CI), by=BOB)
+    sim.release(bad, by=BOB)
+    assert sim.outcome() == [0, 0, 9, 0, 9]
+    sim = start(2)
+    bad = sim.build({**FILES, "bad": b""}, by=CI)
+    sim.trust(team(without="ci"))
+    for by in (MALLORY, CI, BOB, ALICE):
+        sim.release(bad, by=by)
+    assert sim.outcome() == [0, 0, 5, 5, 9, 9]
+
+
+def test_nothing_is_laundered_through_a_release_that_was_repudiated() -> None:
+    sim = start(2)
+    bad = sim.build({**FILES, "bad": b""}, by=CI)
+    sim.release(bad, by=BOB)
+    sim.trust(team(without="ci", repudiated={PRODUCTION: (Entry(3),)}))
+    sim.release(bad)
+    assert sim.outcome() == [0, 0, 14, 9]
+
+
+def test_nor_through_one_that_only_pends() -> None:
+    sim = start(1, release=role("alice", "bob", threshold=2))
+    sim.approve(sim.releases[PRODUCTION][0], ALICE)
+    build = sim.build({**FILES, "new": b""}, by=CI)
+    pending = sim.release(build)
+    sim.trust(team(without="ci", release=role("alice", "bob", threshold=2)))
+    sim.release(build, approved_by=[BOB])
+    assert sim.outcome() == [0, 6, 9]
+    sim.approve(pending, BOB)
+    assert sim.outcome() == [0, 0, 0]
+
+
+PARTS: dict[str, tuple[dict[str, Any], int]] = {
+    "another-build": ({"cites_build": RecordId(shop(1).trusts[0].id.oid, Sha256("5" * 64))}, 9),
+    "a-build-of-another-app": ({"app": App("other")}, 9),
+    "a-build-by-somebody-else": ({"by": BOB}, 9),
+    "a-build-that-cites-another-trust": ({"trust": replace(shop(1).cited, entry=Entry(9))}, 9),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_build_record(name: str) -> None:
+    over, expected = PARTS[name]
+    sim = start(1)
+    if "cites_build" in over:
+        sim.release(sim.build(by=CI), **over)
+    else:
+        sim.release(sim.build(**{"by": CI, **over}))
+    assert sim.outcome() == [0, expected]
+
+
+@pytest.mark.parametrize("what", ["build", "config"])
+def test_a_part_that_is_missing_or_something_else(what: str) -> None:
+    for attack in ("missing", "trust", "blob"):
+        sim = start(1)
+        build, config = sim.build(by=CI), sim.config()
+        if attack == "trust":
+            cited: dict[str, Any] = (
+                {"cites_build": sim.trusts[0].id} if what == "build" else {"cites_config": sim.cited}
+            )
+            sim.release(build, config, **cited)
+        else:
+            sim.release(build, config)
+            part = build.id.oid if what == "build" else config.id.oid
+            del sim.objects[part]
+            if attack == "blob":
+                sim.objects[part] = ("blob", b"")
+        assert sim.outcome() == [0, 9 if what == "build" else 10]
+
+
+def test_config_record() -> None:
+    for by, deploy, entry, expected in (
+        (BOB, PRODUCTION, 1, 0),
+        (CI, PRODUCTION, 1, 10),
+        (MALLORY, PRODUCTION, 1, 10),
+        (BOB, STAGING, 1, 10),
+        (BOB, PRODUCTION, 2, 10),
+    ):
+        sim = start(1)
+        config = sim.config({"A": b"1"}, by=by, deploy=deploy)
+        sim.release(sim.build(by=CI), config, cites_config=Cited(Entry(entry), config.id))
+        assert sim.outcome() == [0, expected]
+
+
+def test_thresholds_of_builds_and_configs() -> None:
+    sim = start(0, build=role("ci", "alice", threshold=2), config=role("alice", "bob", threshold=2))
+    build, config = sim.build(by=CI), sim.config()
+    sim.release(build, config)
+    assert sim.outcome() == [9]
+    assert len(list(find_builds(sim.refs, sim, sim.chain()))) == 0
+    assert len(list(find_builds(sim.refs, sim, sim.chain(), enough=False))) == 1
+    sim.approve(build, ALICE)
+    assert sim.outcome() == [10]
+    assert [each.id for each in find_builds(sim.refs, sim, sim.chain())] == [build.id]
+    sim.approve(config, BOB)
+    assert sim.outcome() == [0]
+
+
+def test_config_ledger_is_a_chain_too() -> None:
+    sim = shop()
+    assert [each.entry for each in walk_config(sim.refs, sim, sim.chain(), PRODUCTION)] == [1]
+    attacks: list[tuple[dict[str, Any], int]] = [
+        ({"entry": Entry(3)}, 8),
+        ({"previous": sim.anchor().id}, 8),
+        ({"app": App("other")}, 3),
+        ({"by": BOB}, 5),
+        ({"by": MALLORY}, 5),
+    ]
+    for over, check in attacks:
+        attacked = sim.fork()
+        attacked.config({"A": b"1"}, **over)
+        with pytest.raises(Refused) as caught:
+            walk_config(attacked.refs, attacked, attacked.chain(), PRODUCTION)
+        assert caught.value.check == check
