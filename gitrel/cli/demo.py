@@ -18,13 +18,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.errors import GitrelError, NotFound, Unhealthy
 from gitrel.keys.private import write_new_key
+from gitrel.store.removal import remove_folder
 
 _WAIT = 20.0  # seconds for the running app to answer as expected
 
@@ -81,6 +82,7 @@ class Demo:
         self._env = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(folder / "me"),
+            "TMPDIR": str(folder / "tmp"),  # where builds happen: it goes away with the rest
             "LANG": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": str(folder / "me" / ".gitconfig"),
@@ -111,6 +113,7 @@ class Demo:
 
     def _prepare(self) -> str:
         self._step(f"an app in a git repository, an SSH key, a remote; all in {self._folder}")
+        (self._folder / "tmp").mkdir()
         (self._folder / "me" / ".ssh").mkdir(parents=True, mode=0o700)
         write_new_key(self._folder / "me" / ".ssh" / "id_ed25519", comment="demo")
         self._source.mkdir()
@@ -178,21 +181,37 @@ class Demo:
         return self._process(["git", *args], folder or self._source)
 
     def _process(self, argv: list[str], folder: Path) -> str:
+        with self._started(argv, folder, subprocess.PIPE, self._env) as process:
+            output, errors = process.communicate()
+        if process.returncode != 0:
+            why = errors.decode(errors="replace").strip()[-2000:]
+            raise GitrelError(f"the demo's step failed: {shlex.join(argv[:6])}", why=why)
+        return output.decode(errors="replace")
+
+    @contextmanager
+    def _started(
+        self, argv: list[str], folder: Path, output: int, env: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A program in a session of its own, so that Ctrl-C reaches the demo alone; it has ended after the block."""
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 argv,
                 cwd=folder,
-                env=self._env,
-                capture_output=True,
-                text=True,
+                env=env,
                 stdin=subprocess.DEVNULL,
-                check=False,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         except FileNotFoundError:
             raise NotFound(f"no {argv[0]} on this machine", hint="install git, e.g. `apt-get install git`") from None
-        if done.returncode != 0:
-            raise GitrelError(f"the demo's step failed: {shlex.join(argv[:6])}", why=done.stderr.strip()[-2000:])
-        return done.stdout
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
 
     @contextmanager
     def _server(self) -> Iterator[None]:
@@ -200,22 +219,13 @@ class Demo:
         self._console.out(f"  $ PORT={self._port} gitrel {shlex.join(argv)} &")
         env = {**self._env, "PORT": str(self._port)}
         log = self._folder / "server.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gitrel", *argv],
-                env=env,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-            )
+        argv = [sys.executable, "-m", "gitrel", *argv]
+        with log.open("wb") as output, self._started(argv, self._folder, output.fileno(), env):
             try:
                 yield
             except Unhealthy as error:
                 error.why += "\n" + log.read_text(errors="replace")[-2000:]
                 raise
-            finally:
-                process.send_signal(signal.SIGTERM)
-                process.wait()
 
     def _expect(self, text: str) -> None:
         """Wait until the app answers `text`. Raises `Unhealthy`."""
@@ -244,13 +254,33 @@ def _free_port() -> int:
 def demo(console: Console, keep: bool) -> None:
     """Raises `GitrelError` of whatever step fails; the scratch folder goes away unless `keep`."""
     began = time.monotonic()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # `gitrel demo | head` must not leave a server behind
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
     folder = Path(tempfile.mkdtemp(prefix="gitrel-demo-"))
     try:
         Demo(console, folder).run()
-    finally:
-        if keep:
-            console.out(f"\nleft in {folder}")
-        else:
-            subprocess.run(["chmod", "-R", "u+w", str(folder)], check=False)  # checkouts are read-only
-            shutil.rmtree(folder)
+    except BrokenPipeError:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        _leave(console, folder, keep)
+        os.kill(os.getpid(), signal.SIGPIPE)  # what would have happened without a handler
+    except BaseException:
+        _leave(console, folder, keep)
+        raise
+    else:
+        _leave(console, folder, keep)
     console.out(f"\nall of it worked, in {time.monotonic() - began:.1f} s")
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    """The first signal ends the demo; cleaning up after it is not interrupted by a second one."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _leave(console: Console, folder: Path, keep: bool) -> None:
+    if keep:
+        console.note(f"\nleft in {folder}")
+    else:
+        remove_folder(folder)  # checkouts are read-only

@@ -8,7 +8,10 @@ folder that is not the signed tree is replaced from the verified objects.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import stat
 from pathlib import Path
 
 from gitrel.errors import FormatError, LocalStateError, Refused
@@ -16,7 +19,7 @@ from gitrel.format.tree import Mode, Node
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
 from gitrel.run.home import Home
 from gitrel.store.checkout import stage_checkout
-from gitrel.store.durable import replace_file
+from gitrel.store.durable import disk_error, replace_file
 from gitrel.store.removal import remove_folder
 from gitrel.store.repository import Repository
 from gitrel.store.seal import hash_folder, seal_folder
@@ -32,36 +35,51 @@ def prepare(home: Home, repo: Repository, chained: ChainedRelease, *, rehash: bo
     Nothing is visible under its final name before it is verified.
     """
     bound = bind_trees(chained, repo)
-    ref = str(chained.record.ref)
-    folder = home.builds / bound.build_tree
-    node = _sealed(folder, bound.build_tree, rehash=rehash)
+    node = _unchanged(home, bound.build_tree, rehash=rehash)
     if node is not None:
         return verify_content(bound, node)
-    check_shape(repo, bound.build_tree, ref)
-    with stage_checkout(repo, bound.build_tree, home.builds) as staged:
-        verified = verify_content(bound, staged.node)
-        if folder.exists():
+    folder = home.builds / bound.build_tree
+    with home.lock("builds", wait=True):
+        node = _sealed(folder, bound.build_tree)  # another process may have mended it
+        if node is not None:
+            return verify_content(bound, node)
+        check_shape(repo, bound.build_tree, str(chained.record.ref))
+        with stage_checkout(repo, bound.build_tree, home.builds) as staged:
+            verified = verify_content(bound, staged.node)
             _retire(folder)
-        staged.publish(folder)
-    _write_seal(folder, verified.build)
+            staged.publish(folder)
+        _write_seal(folder, verified.build)
     return verified
 
 
-def _sealed(folder: Path, tree: ObjectId, *, rehash: bool) -> Node | None:
-    """The ids of an existing checkout, if it is what its seal says; None if it has to be made (again)."""
-    if not folder.is_dir() or folder.is_symlink():
-        return None
+def _sealed(folder: Path, tree: ObjectId) -> Node | None:
+    """The ids of a checkout whose metadata is what its seal says; None if its bytes have to be looked at."""
     seal = _read_seal(folder, tree)
-    if seal is None or rehash or seal[1] != seal_folder(folder):
-        try:
-            node = hash_folder(folder, ObjectFormat.of(tree))
-        except (LocalStateError, FormatError):
-            return None  # something was planted that no checkout has
-        if node.oid != tree or (seal is not None and node != seal[0]):
-            return None
-        _write_seal(folder, node)
+    if seal is None or not folder.is_dir() or folder.is_symlink():
+        return None
+    try:
+        return seal[0] if seal[1] == seal_folder(folder) else None
+    except LocalStateError:
+        return None  # something was planted that cannot even be listed
+
+
+def _unchanged(home: Home, tree: ObjectId, *, rehash: bool) -> Node | None:
+    """The ids of an existing checkout, if need be of all its bytes; None if it has to be made (again)."""
+    folder = home.builds / tree
+    node = None if rehash else _sealed(folder, tree)
+    if node is not None or not folder.is_dir() or folder.is_symlink():
         return node
-    return seal[0]
+    seal = _read_seal(folder, tree)
+    try:
+        node = hash_folder(folder, ObjectFormat.of(tree))
+    except (LocalStateError, FormatError):
+        return None  # something was planted that no checkout has
+    if node.oid != tree or (seal is not None and node != seal[0]) or not _read_only(folder):
+        return None
+    # without space, or in a home that cannot be written to, it is hashed again next time
+    with contextlib.suppress(LocalStateError), home.lock("builds", wait=True):
+        _write_seal(folder, node)
+    return node
 
 
 def _seal_file(folder: Path) -> Path:
@@ -81,13 +99,27 @@ def _read_seal(folder: Path, tree: ObjectId) -> tuple[Node, str] | None:
         return None  # without a readable seal the folder is hashed
 
 
-def _retire(folder: Path) -> None:
-    """Move a folder that is not what it should be out of the way, and remove it."""
-    aside = folder.with_name(f".tmp-{folder.name}")
-    if aside.exists():
-        remove_folder(aside)
-    folder.rename(aside)
-    remove_folder(aside)
+def _read_only(folder: Path) -> bool:
+    """Whether files and folders have the rights that a checkout gives them; git's modes are no more than one bit."""
+    for parent, _, files in os.walk(folder):
+        if stat.S_IMODE(os.lstat(parent).st_mode) != 0o555:
+            return False
+        for name in files:
+            mode = os.lstat(os.path.join(parent, name)).st_mode
+            if stat.S_ISREG(mode) and stat.S_IMODE(mode) not in (0o444, 0o555):
+                return False
+    return True
+
+
+def _retire(path: Path) -> None:
+    """Remove what stands where a checkout belongs and is none. Raises `LocalStateError`."""
+    if path.is_dir() and not path.is_symlink():
+        remove_folder(path)
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(error, path) from error
 
 
 def read_build_file(home: Home, verified: VerifiedRelease, name: str) -> bytes:

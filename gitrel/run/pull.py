@@ -2,23 +2,27 @@
 
 What comes from the remote stays in a quarantine until it is verified; a pull that fails or is killed leaves
 the home as it was. First the trust ledger, then the records of all new releases, then the files of one
-release: the newest whose records are good. If its files are refused, the next older one is tried.
+release: the newest whose records are good.
+
+A quarantine is taken into the home whole or not at all. So one that turns out to hold a refused release which
+no good one is built on is thrown away, and the pull starts again as if the remote did not have that release.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from gitrel import __version__
 from gitrel.errors import FormatError, Refused
 from gitrel.ids import TRUST, ApprovalRef, BuildRef, Entry, Ledger, ObjectId, Sha256, parse_ref
 from gitrel.run.files import has_files
-from gitrel.run.home import Home, State
+from gitrel.run.home import Home, Refusal, State
 from gitrel.run.prepare import prepare
 from gitrel.store.quarantine import Quarantine, remove_stale
 from gitrel.store.remote import FilterUnsupported, Remote
-from gitrel.store.removal import remove_stale as remove_stale_checkouts
 from gitrel.store.repository import Repository
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
@@ -31,14 +35,22 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """What a pull found. `release` is the newest that may run (new or not), `refused` every newer one that
-    may not.
+    """What a pull found. `release` is the newest that may run (new or not), `refused` every newer one that may
+    not. `shallow`: the chain was verified from `release` on only.
     """
 
     release: Entry | None
     new: bool
-    refused: tuple[Verdict, ...]
+    refused: Mapping[Entry, Refusal]
     shallow: bool = False
+
+
+class _NotThese(Exception):
+    """Releases are in the quarantine that may not come into the home: not an error, but another turn."""
+
+    def __init__(self, refused: Mapping[Entry, Refusal]) -> None:
+        super().__init__()
+        self.refused = refused
 
 
 def fetch_trust(
@@ -72,22 +84,69 @@ def keep_approvals(repo: Repository, theirs: RefMap) -> None:
             repo.refs.create(str(ref), oid)
 
 
-def pull(home: Home, remote: Remote, *, now: float, progress: Progress = lambda _: None) -> Pulled:
+def pull(home: Home, remote: Remote, *, now: float, anew: bool = True, progress: Progress = lambda _: None) -> Pulled:
     """Bring the newest runnable release of the remote into the home; `current` does not move.
 
-    Raises `Refused` if the remote's ledger is not a continuation of what was seen, `RemoteError`, `Locked`.
+    Without `anew` a remote that shows the same as at the last pull is not looked at any further. Raises
+    `Refused` if the remote's ledger is not a continuation of what was seen, `RemoteError`, `Locked`.
     """
     with home.lock("pull"), home.repository() as repo:
         remove_stale(home.run / "quarantine")
-        remove_stale_checkouts(home.builds)
+        home.tidy()
         state = home.read_state()
         ledger = Ledger.releases(state.deploy)
-        progress("asking the remote")
-        theirs = remote.list([TRUST.prefix, ledger.prefix, "refs/approvals/"])
-        with Quarantine(repo, home.run / "quarantine") as quarantine:
-            pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress).run()
-        home.change_state(lambda state: replace(state, contact=now))
+        configs = Ledger.config(state.deploy)
+        shown = remote.list([TRUST.prefix, ledger.prefix, configs.prefix, "refs/approvals/"])
+        theirs = {name: oid for name, oid in shown.items() if not name.startswith(configs.prefix)}
+        configured = max(entries(shown, configs), default=None)
+        judged = _digest(theirs)
+        if anew or judged != state.judged:
+            pulled = _judge(home, remote, repo, state, theirs, progress)
+        else:
+            pulled = Pulled(release=state.ready, new=False, refused=state.refused)
+
+        def change(state: State) -> State:
+            return replace(
+                state,
+                ready=pulled.release,
+                refused=pulled.refused,
+                judged=judged,
+                contact=now,
+                trouble=None,
+                configured=configured,
+            )
+
+        home.change_state(change)
         return pulled
+
+
+def _digest(theirs: RefMap) -> str:
+    """Of what verdicts depend on: the remote's refs, and the program that judges."""
+    lines = [f"gitrel {__version__}", *(f"{oid} {name}" for name, oid in sorted(theirs.items()))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _judge(home: Home, remote: Remote, repo: Repository, state: State, theirs: RefMap, progress: Progress) -> Pulled:
+    """Every turn leaves out at least one release of the remote's, so there is an end to it."""
+    ledger = Ledger.releases(state.deploy)
+    refused: dict[Entry, Refusal] = {}
+    while True:
+        with Quarantine(repo, home.run / "quarantine") as quarantine:
+            try:
+                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress).run()
+            except _NotThese as found:
+                refused |= found.refused
+                theirs = _without(theirs, ledger, found.refused)
+                continue
+        return replace(pulled, refused=dict(sorted({**refused, **pulled.refused}.items())))
+
+
+def _without(theirs: RefMap, ledger: Ledger, out: Iterable[Entry]) -> RefMap:
+    """The remote's refs as if some releases, and what approves them, were not there."""
+    names = {str(ledger[entry]) for entry in out}
+    records = {theirs[name] for name in names}
+    names |= {str(ref) for ref, _ in approvals_in(theirs) if ref.record in records}
+    return {name: oid for name, oid in theirs.items() if name not in names}
 
 
 def approvals_in(refs: RefMap) -> Iterator[tuple[ApprovalRef, ObjectId]]:
@@ -136,38 +195,36 @@ class _Pull:
         self._theirs = theirs
         self._progress = progress
         self._ledger = Ledger.releases(state.deploy)
-        self._refused: list[Verdict] = []
+        self._refused: dict[Entry, Refusal] = {}
 
     def run(self) -> Pulled:
+        """Raises `_NotThese`, before anything of the quarantine came into the home."""
         trust = fetch_trust(self._remote, self._repo, self._quarantine, self._theirs, self._state.pin)
         try:
             self._fetch_records()
-            return self._finish(trust, self._take_newest(trust), False)
         except FilterUnsupported:
             return self._without_filter(trust)
+        return self._finish(trust, self._take_newest(trust))
 
     def _without_filter(self, trust: TrustChain) -> Pulled:
         """For a remote that cannot leave files out: what the chain needs, each release one commit deep."""
         new = self._new()
         if self._state.seen is not None or not new:
             self._fetch_whole(list(new.values()))
-            return self._finish(trust, self._take_newest(trust), False)
-        taken = None
-        for entry, oid in reversed(new.items()):  # a first meeting: what is not fetched cannot be judged
-            self._fetch_whole([oid])
-            taken = self._take_newest(trust, only=entry)
-            if taken is not None:
-                break
-        return self._finish(trust, taken, taken is not None and taken > 1)
+            return self._finish(trust, self._take_newest(trust))
+        entry = max(new)  # a first meeting: what is not fetched cannot be judged
+        self._fetch_whole([new[entry]])
+        return self._finish(trust, self._take_newest(trust, only=entry), shallow=entry > 1)
 
     def _take_newest(self, trust: TrustChain, only: Entry | None = None) -> Entry | None:
         """Judge the new releases (or one, without what stands before it), and take the newest that may run."""
-        ref = str(self._ledger[only]) if only else ""
-        theirs = {name: oid for name, oid in self._theirs.items() if name.startswith(ref or "refs/")}
-        approvals = {name: oid for name, oid in self._theirs.items() if name.startswith("refs/approvals/")}
+        theirs = self._theirs
+        if only is not None:
+            others = [entry for entry in entries(theirs, self._ledger) if entry != only]
+            theirs = {name: oid for name, oid in theirs.items() if name not in {str(self._ledger[e]) for e in others}}
         verdicts = list(
             walk_releases(
-                {**approvals, **({ref: theirs[ref]} if only else theirs)},
+                theirs,
                 self._quarantine.repository,
                 trust,
                 self._state.deploy,
@@ -176,29 +233,25 @@ class _Pull:
                 released_before=lambda part: released_before(self._repo, self._state.seen, part),
             )
         )
-        self._refused += [verdict for verdict in verdicts if verdict.release is None]
+        refused: dict[Entry, Refusal] = {}
         for verdict in reversed(verdicts):
             if verdict.release is None:
-                continue
-            try:
+                refused[verdict.entry] = _refusal(verdict)
+            elif refused:
+                break
+            else:
                 self._take(trust, verdict.release, verdicts)
-            except Refused as refusal:
-                self._refused.append(replace(verdict, release=None, refusal=refusal))
-                continue
-            return verdict.entry
+                return verdict.entry
+        if refused:
+            raise _NotThese(refused)
         return None
 
-    def _finish(self, trust: TrustChain, taken: Entry | None, shallow: bool) -> Pulled:
-        entry = taken
-        if taken is None:
-            self._adopt(trust, [])
-            entry = self._still_good(trust)
-        newer = sorted(
-            (each for each in self._refused if entry is None or each.entry > entry), key=lambda each: each.entry
-        )
-        reasons = {each.entry: str(each.refusal) for each in newer}
-        self._home.change_state(lambda state: replace(state, refused=reasons, ready=entry))
-        return Pulled(release=entry, new=taken is not None, refused=tuple(newer), shallow=shallow)
+    def _finish(self, trust: TrustChain, taken: Entry | None, *, shallow: bool = False) -> Pulled:
+        if taken is not None:
+            return Pulled(release=taken, new=True, refused={}, shallow=shallow)
+        self._adopt(trust, [])
+        entry = self._still_good(trust)
+        return Pulled(release=entry, new=False, refused=self._refused)
 
     def _still_good(self, trust: TrustChain) -> Entry | None:
         """The newest release here that today's trust lets run: mostly the one that was ready before."""
@@ -208,7 +261,7 @@ class _Pull:
                 continue
             verdict = judge_alone(self._repo, trust, self._state, entry, oid)
             if verdict.release is None:
-                self._refused.append(verdict)
+                self._refused[entry] = _refusal(verdict)
                 continue
             if entry != ready:
                 self._fetch_files(verdict.release)
@@ -252,7 +305,10 @@ class _Pull:
     def _take(self, trust: TrustChain, release: ChainedRelease, verdicts: list[Verdict]) -> None:
         self._fetch_files(release)
         self._progress(f"checking out {release.entry}")
-        verified = prepare(self._home, self._quarantine.repository, release)
+        try:
+            verified = prepare(self._home, self._quarantine.repository, release)
+        except Refused as refusal:
+            raise _NotThese({release.entry: Refusal.of(refusal)}) from None
         self._adopt(trust, [each.release for each in verdicts if each.release and each.entry <= release.entry])
         entry = release.entry
         self._home.point(self._home.releases / str(entry), f"../builds/{verified.build.oid}")
@@ -281,3 +337,9 @@ class _Pull:
                 self._repo.refs.create(str(release.config.record.ref), release.config.id.oid)
             self._repo.refs.create(str(release.record.ref), release.id.oid)
         keep_approvals(self._repo, self._theirs)
+
+
+def _refusal(verdict: Verdict) -> Refusal:
+    if verdict.refusal is None:
+        raise ValueError(f"{verdict.ref} was not refused")
+    return Refusal.of(verdict.refusal)
