@@ -1,21 +1,33 @@
 """The door of a self-hosted remote: what a push would add to the ledgers, judged before it lands.
 
 Only refs in gitrel's namespaces are looked at. They are created, never moved or deleted; each must be the entry
-that it says, verified by the rules that servers go by. A record that only waits for approvals may land.
+that it says, verified by the rules that servers go by, down to its files. A record that only waits for approvals may
+land; the approval that makes it good may too, unless it turns out then that more than a signature was missing.
+What was here before the push is only judged as far as the new records rest on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
-from gitrel.format.record import ApprovalRecord, BuildRecord, ReleaseRecord, parse_approval, parse_record_as
+from gitrel.format.record import (
+    ApprovalRecord,
+    BuildRecord,
+    ConfigRecord,
+    ReleaseRecord,
+    Signed,
+    parse_approval,
+)
+from gitrel.format.tree import directory_node, parse_tree
 from gitrel.ids import (
     TRUST,
     ApprovalRef,
     BuildRef,
     Deploy,
+    Entry,
     Kind,
     Ledger,
     LedgerKind,
@@ -30,11 +42,22 @@ from gitrel.ids import (
 from gitrel.store.repository import Repository
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
-from gitrel.trust.content import Objects, bind_trees, build_node, check_shape, hash_tree, verify_content
-from gitrel.trust.history import released_before
-from gitrel.trust.ledger import Anchor
+from gitrel.trust.content import (
+    BUILD_FOLDER,
+    CONFIG_FOLDER,
+    Objects,
+    bind_trees,
+    build_node,
+    check_shape,
+    hash_tree,
+    read_config,
+    verify_content,
+)
+from gitrel.trust.ledger import Anchor, ReleaseLedger, Verdict
 from gitrel.trust.signers import parse_canonical, verify_signature
-from gitrel.trust.walk import entries, find_builds, load_trust, walk_config, walk_releases
+from gitrel.trust.walk import RecordReader, entries, find_builds, load_trust, walk_config, walk_releases
+
+P = TypeVar("P", BuildRecord, ConfigRecord)
 
 NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
 
@@ -84,7 +107,7 @@ def admit(
     """
     new: dict[RefName, ObjectId] = {}
     for update in updates:
-        if update.ref.startswith(NAMESPACES):
+        if f"{update.ref}/".startswith(NAMESPACES):  # a ref called refs/trust would keep all others out
             new[_created(update)] = _only_new(update)
     if not new:
         return []
@@ -126,20 +149,25 @@ class _Admission:
         self._format = fmt
         self._trust: TrustChain = load_trust(after, objects, fmt, pin)
         self._notes: list[str] = []
+        self._carried: dict[Deploy, set[RecordId]] = {}
 
     def run(self, new: Mapping[RefName, ObjectId]) -> list[str]:
         self._check_trust(new)
-        builds = [ref for ref in new if isinstance(ref, BuildRef)]
-        for build in builds:
+        for build in [ref for ref in new if isinstance(ref, BuildRef)]:
+            if new[build] != build.build:
+                raise Refused("the ref does not name this record", check=Check.NAME, where=str(build))
             self._check_build(build)
+        judged = [ref for ref in new if isinstance(ref, LedgerRef)]
         for approval in [ref for ref in new if isinstance(ref, ApprovalRef)]:
-            self._check_approval(approval, new[approval])
-        ledgers = {ref.ledger for ref in new if isinstance(ref, LedgerRef)}
-        for ledger in sorted(ledgers):
+            approved = self._check_approval(approval, new[approval]).subject_of
+            if isinstance(approved, LedgerRef) and approved.ledger.kind is LedgerKind.RELEASE:
+                judged.append(approved)
+        for ledger in sorted({ref.ledger for ref in judged}):
+            found = sorted({ref.entry for ref in judged if ref.ledger == ledger})
             if ledger.kind is LedgerKind.CONFIG and ledger.deploy is not None:
-                walk_config(self._after, self._objects, self._trust, ledger.deploy)
+                self._check_configs(ledger.deploy, found)
             elif ledger.kind is LedgerKind.RELEASE and ledger.deploy is not None:
-                self._check_releases(ledger.deploy)
+                self._check_releases(ledger.deploy, found)
         return self._notes
 
     def _check_trust(self, new: Mapping[RefName, ObjectId]) -> None:
@@ -149,6 +177,16 @@ class _Admission:
         expected = len(self._trust) + (1 if self._trust.pending is not None else 0)
         if newest != expected:
             raise Refused("the trust ledger is not whole", check=Check.TRUST_CHAIN, where=str(TRUST[newest]))
+        known = [each.signed.record for each in self._trust]
+        if self._trust.pending is not None:
+            known.append(self._trust.pending.signed.record)
+        for record in known:
+            for head in record.heads if record.ref in new else ():
+                name = str(Ledger.releases(head.deploy)[head.entry])
+                if self._after.get(name) != head.id.oid:
+                    raise Refused(
+                        "names a release that is not here", check=Check.HIGHEST_SEEN, where=str(record.ref), why=name
+                    )
 
     def _check_build(self, ref: BuildRef) -> None:
         """Signed by the build role, and whole: its files are hashed, so that no server downloads them in vain."""
@@ -158,20 +196,30 @@ class _Admission:
         if signed is None:
             self._explain_build(ref)
             raise Refused("not signed by the build role", check=Check.BUILD, where=name)
+        self._check_files(signed, name)
+
+    def _check_files(self, signed: Signed[BuildRecord], name: str) -> None:
+        """The shape first: it bounds what is hashed."""
+        try:
+            top = parse_tree(self._objects.read(signed.tree, "tree"), self._format)
+        except FormatError as error:
+            raise Refused("its tree is malformed", check=Check.TREE, where=name, why=str(error)) from None
+        for entry in top:
+            if entry.name == BUILD_FOLDER:
+                check_shape(self._objects, entry.oid, name)
         node = build_node(signed, self._objects, name)
-        check_shape(self._objects, node.oid, name)
         if hash_tree(self._objects, node.oid, name) != node:
             raise Refused("its files are not the signed ones", check=Check.CONTENT, where=name)
 
     def _explain_build(self, ref: BuildRef) -> None:
         """The reason, if it is another one than the role."""
-        try:
-            signed = parse_record_as(BuildRecord, self._objects.read(ref.build, "commit"), self._format)
-        except FormatError as error:
-            raise Refused("not a canonical record", check=Check.CANONICAL, where=str(ref), why=str(error)) from None
+        signed = parse_canonical(BuildRecord, self._objects.read(ref.build, "commit"), self._format, str(ref))
+        if signed.record.app != self._trust.app:
+            raise Refused("made for another app", check=Check.APP, where=str(ref), why=signed.record.app)
+        self._trust.cited(signed.record.trust, str(ref))
         verify_signature(signed, str(ref))
 
-    def _check_approval(self, ref: ApprovalRef, oid: ObjectId) -> None:
+    def _check_approval(self, ref: ApprovalRef, oid: ObjectId) -> ApprovalRecord:
         name = str(ref)
         try:
             approval = parse_approval(self._objects.read(oid, "tag"), self._format)
@@ -180,40 +228,123 @@ class _Admission:
         record: ApprovalRecord = approval.record
         if (record.approved.oid, approval.key) != (ref.record, ref.key):
             raise Refused("the ref does not name this approval", check=Check.NAME, where=name)
-        if self._after.get(str(record.subject_of)) != ref.record:
+        if record.app != self._trust.app:
+            raise Refused("an approval for another app", check=Check.APP, where=name, why=record.app)
+        approved = self._objects.read(ref.record, "commit")
+        if (
+            self._after.get(str(record.subject_of)) != ref.record
+            or RecordId.of("commit", approved, self._format) != record.approved
+        ):
             raise Refused("approves nothing that is here", check=Check.NAME, where=name, why=str(record.subject_of))
         known = dict(self._trust.newest.owners)
         if self._trust.pending is not None:
             known |= {key.id: who for who, keys in self._trust.pending.policy.people.items() for key in keys}
         if verify_signature(approval, name) != approval.key or approval.key not in known:
             raise Refused("signed by a key that nobody has", check=Check.SIGNATURE, where=name)
+        return record
 
-    def _check_releases(self, deploy: Deploy) -> None:
-        anchor = self._anchor(deploy)
-        verdicts = walk_releases(
-            self._after,
-            self._objects,
-            self._trust,
-            deploy,
-            anchor=anchor,
-            released_before=lambda part: released_before(self._objects, anchor, part),
-        )
-        for verdict in verdicts:
-            if verdict.pending:
-                self._notes.append(str(verdict.refusal))
-            elif verdict.release is None:
-                raise verdict.refusal or Refused("refused", check=Check.CANONICAL, where=verdict.ref)
-            else:
-                bound = bind_trees(verdict.release, self._objects)
-                check_shape(self._objects, bound.build_tree, verdict.ref)
-                verify_content(bound, build_node(verdict.release.build, self._objects, verdict.ref))
+    def _check_configs(self, deploy: Deploy, judged: Sequence[Entry]) -> None:
+        """The chain, the files, and today's role: what a release cannot carry must not become the newest config."""
+        newest = self._trust.newest
+        role = newest.policy.deploy(deploy).config
+        for config in walk_config(self._after, self._objects, self._trust, deploy):
+            if config.entry in judged:
+                name = str(Ledger.config(deploy)[config.entry])
+                if newest.owners.get(verify_signature(config.signed, name)) not in role.people:
+                    raise Refused("signed by somebody without the config role", check=Check.SIGNATURE, where=name)
+                read_config(config.signed, self._objects, name)
 
-    def _anchor(self, deploy: Deploy) -> Anchor | None:
-        """The newest release that is here already: it was judged when it came."""
-        found = entries(self._before, Ledger.releases(deploy))
-        if not found:
-            return None
-        entry, oid = list(found.items())[-1]
-        raw = self._objects.read(oid, "commit")
-        record = parse_canonical(ReleaseRecord, raw, self._format, str(Ledger.releases(deploy)[entry])).record
-        return Anchor(entry, RecordId.of("commit", raw, self._format), record.trust.entry)
+    def _check_releases(self, deploy: Deploy, judged: Sequence[Entry]) -> None:
+        """Every entry of `judged` may run, or lacks nothing but signatures. Raises `Refused`."""
+        ledger = Ledger.releases(deploy)
+        verdicts: dict[Entry, Verdict] = {}
+        for verdict in self._walk(deploy, self._anchor(deploy, judged[0])):
+            verdicts[verdict.entry] = verdict
+            if verdict.entry in judged:
+                self._check_release(verdict)
+        for entry in judged:
+            if entry not in verdicts:
+                broken = next((each.refusal for each in verdicts.values() if each.signed is None), None)
+                why = str(broken) if broken else ""
+                raise Refused(
+                    "nothing can follow what is here", check=Check.PREVIOUS, where=str(ledger[entry]), why=why
+                )
+
+    def _walk(self, deploy: Deploy, anchor: Anchor | None) -> list[Verdict]:
+        verdicts = list(walk_releases(self._after, self._objects, self._trust, deploy, anchor=anchor))
+        if any(_lacks_role(verdict) for verdict in verdicts):
+            released = self._released(deploy).__contains__
+            found = walk_releases(
+                self._after, self._objects, self._trust, deploy, anchor=anchor, released_before=released
+            )
+            verdicts = list(found)
+        return verdicts
+
+    def _check_release(self, verdict: Verdict) -> None:
+        if verdict.release is not None:
+            bound = bind_trees(verdict.release, self._objects)
+            check_shape(self._objects, bound.build_tree, verdict.ref)
+            verify_content(bound, build_node(verdict.release.build, self._objects, verdict.ref))
+        elif verdict.pending and verdict.signed is not None:
+            self._check_pending(verdict.signed, verdict.ref)
+            self._notes.append(str(verdict.refusal))
+        else:
+            raise verdict.refusal or Refused("refused", check=Check.CANONICAL, where=verdict.ref)
+
+    def _check_pending(self, signed: Signed[ReleaseRecord], ref: str) -> None:
+        """Its files are those of the records that it cites; who signed these is judged once enough people have."""
+        record = signed.record
+        build = self._cited(BuildRecord, record.build, Check.BUILD, ref)
+        self._check_files(build, ref)
+        children = {BUILD_FOLDER: build_node(build, self._objects, ref)}
+        if record.config is not None:
+            config = self._cited(ConfigRecord, record.config.id, Check.CONFIG, ref)
+            files, node = read_config(config, self._objects, ref)
+            if files:
+                children[CONFIG_FOLDER] = node
+        node = directory_node(children, self._format)[1]
+        if node.oid != signed.tree or node.sha256 != record.tree_sha256:
+            raise Refused("its content is not that of the records it cites", check=Check.CONTENT, where=ref)
+
+    def _cited(self, kind: type[P], cited: RecordId, check: Check, ref: str) -> Signed[P]:
+        signed = parse_canonical(kind, self._objects.read(cited.oid, "commit"), self._format, ref)
+        if signed.id != cited or signed.record.app != self._trust.app:
+            raise Refused(f"not the {kind.kind} record that is cited", check=check, where=ref)
+        verify_signature(signed, ref)
+        return signed
+
+    def _anchor(self, deploy: Deploy, below: Entry) -> Anchor | None:
+        """The newest release before `below` that is here already and good by itself: it was judged when it came."""
+        for entry, oid in reversed(entries(self._before, Ledger.releases(deploy)).items()):
+            if entry >= below:
+                continue
+            try:
+                verdict = self._alone(deploy, entry, oid)
+            except (Refused, NotFound, LocalStateError):
+                continue  # the walk from an earlier one comes to it, and says what is wrong
+            if verdict.release is not None:
+                return verdict.release.anchor
+        return None
+
+    def _alone(self, deploy: Deploy, entry: Entry, oid: ObjectId) -> Verdict:
+        name, raw = str(Ledger.releases(deploy)[entry]), self._objects.read(oid, "commit")
+        reader = RecordReader(self._before, self._objects)
+        verdict = ReleaseLedger(self._trust, deploy, reader, shallow=True).add(name, raw)
+        if _lacks_role(verdict):
+            released = self._released(deploy).__contains__
+            verdict = ReleaseLedger(self._trust, deploy, reader, shallow=True, released_before=released).add(name, raw)
+        return verdict
+
+    def _released(self, deploy: Deploy) -> set[RecordId]:
+        """The build and config records that good releases carry. It takes a walk of the whole ledger."""
+        if deploy not in self._carried:
+            walked = walk_releases(self._after, self._objects, self._trust, deploy)
+            good = [each.release for each in walked if each.release is not None]
+            parts = {each.build.id for each in good} | {each.config.id for each in good if each.config is not None}
+            self._carried[deploy] = parts
+        return self._carried[deploy]
+
+
+def _lacks_role(verdict: Verdict) -> bool:
+    """A part of it may count because it was released before; that is looked up only then."""
+    return verdict.refusal is not None and verdict.refusal.check in (Check.BUILD, Check.CONFIG)
