@@ -84,9 +84,10 @@ class TestLife:
     @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
     def test_leaves_nothing(self, store: Repository, tmp_path: Path, error: type[BaseException] | None) -> None:
         before = contents(store.path)
+        oid = store.format.object_id("blob", b"new")
         try:
             with Quarantine(store, tmp_path / "q") as quarantine:
-                oid = quarantine.repository.write("blob", b"new")
+                assert quarantine.repository.write("blob", b"new") == oid
                 if error is not None:
                     raise error
         except (ValueError, KeyboardInterrupt):
