@@ -46,7 +46,21 @@ GIT_CONFIG = """\
 
 # What a machine with only Python and git may lack; `.ci/run` installs all of it.
 OPTIONAL = {
-    *("age", "age-keygen", "fcgiwrap", "git-lfs", "mount", "nginx", "node", "openssl", "ssh", "ssh-add", "ssh-agent"),
+    *(
+        "age",
+        "age-keygen",
+        "curl",
+        "fcgiwrap",
+        "pkill",
+        "git-lfs",
+        "mount",
+        "nginx",
+        "node",
+        "openssl",
+        "ssh",
+        "ssh-add",
+        "ssh-agent",
+    ),
     *("ssh-keygen", "sshd", "strace", "umount", "unshare"),
 }
 
