@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -43,17 +45,23 @@ def test_the_tutorial_as_it_is_typed(home: Path, tmp_path: Path, port: int) -> N
     binary = Path(sys.executable).parent
     file = tmp_path / "typed.sh"  # in a file, not in argv, where the tutorial's own `pkill -f` would find it
     file.write_text("\n".join(script))
-    done = subprocess.run(
+    env = {**os.environ, "HOME": str(home), "PORT": str(port), "PATH": f"{binary}:{os.environ['PATH']}"}
+    with subprocess.Popen(
         ["bash", str(file)],
-        env={**os.environ, "HOME": str(home), "PORT": str(port), "PATH": f"{binary}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    shown = dict(part.partition("\n")[::2] for part in done.stdout.split("--- ")[1:])
+        text=True,
+        start_new_session=True,
+    ) as typing:
+        try:
+            printed, _ = typing.communicate(timeout=100)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # all of it is gone, as it should be
+                os.killpg(typing.pid, signal.SIGTERM)  # the server, if the tutorial did not come to its end
+    assert typing.returncode == 0, printed[-4000:]
+    shown = dict(part.partition("\n")[::2] for part in printed.split("--- ")[1:])
     for number, (commands, output) in enumerate(typed[1:]):
         if output:
             assert output.strip() in shown[str(number)], f"{commands}\nprinted\n{shown[str(number)]}"
