@@ -1,4 +1,4 @@
-"""`gitrel log`, `show` and `verify`: the ledger, read and judged."""
+"""`gitrel log`, `show`, `diff` and `verify`: the ledger, read and judged. No secret's value is ever shown."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from gitrel.audit.explain import Outcome, explain
 from gitrel.audit.verify import Finding, examine
 from gitrel.cli.console import Console, error_fields
+from gitrel.cli.deploys import check_deploy, pending_config, released_files
 from gitrel.cli.developer import Developer, open_developer, parse_entry
 from gitrel.errors import ExitCode, NotFound, Refused
 from gitrel.format.commit import Stamp
-from gitrel.format.envdir import plain_values, secret_names
+from gitrel.format.envdir import Differences, compare, plain_values, secret_names
 from gitrel.format.procfile import PROCFILE, parse_procfile
+from gitrel.format.record import ReleaseRecord
 from gitrel.format.tree import parse_tree
 from gitrel.release.cut import Standing
 from gitrel.trust.content import bind_trees
@@ -27,8 +29,20 @@ def log(console: Console, repo: Path | None, remote: str | None, deploy: str, pi
         if rows:
             console.table(rows)
         else:
+            check_deploy(dev, now.trust)
             console.out(f"no release of {deploy} yet")
-        console.result(deploy=deploy, releases=[_fields(verdict) for verdict in reversed(now.verdicts)])
+        waiting = pending_config(dev, now)
+        if waiting is not None:
+            console.out(f"config {waiting[0]} is not released yet: {waiting[1]}")
+        console.result(
+            deploy=deploy,
+            releases=[_fields(verdict) for verdict in reversed(now.verdicts)],
+            pending_config={"config": str(waiting[0]), **difference_fields(waiting[1])} if waiting else None,
+        )
+
+
+def difference_fields(different: Differences) -> dict[str, list[str]]:
+    return {"added": list(different.added), "changed": list(different.changed), "removed": list(different.removed)}
 
 
 def _row(verdict: Verdict) -> list[str]:
@@ -64,12 +78,18 @@ def _fields(verdict: Verdict) -> dict[str, Any]:
             "config": str(record.config.entry) if record.config else None,
             "trust": str(record.trust.entry),
             "rollback_to": str(record.rollback_to) if record.rollback_to else None,
+            "promoted_from": _origin(record) if record.promoted_from else None,
         }
     if verdict.release is not None:
         fields |= {"signers": list(verdict.release.signers), "source": verdict.release.build.record.source}
     if verdict.refusal is not None:
         fields["refusal"] = error_fields(verdict.refusal)
     return fields
+
+
+def _origin(record: ReleaseRecord) -> str:
+    origin = record.promoted_from
+    return f"{origin.deploy} {origin.entry}" if origin else ""
 
 
 def local_time(stamp: Stamp) -> str:
@@ -90,9 +110,12 @@ def show(
     console: Console, repo: Path | None, remote: str | None, deploy: str, pin: str | None, entry: str | None
 ) -> None:
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        verdict = _chosen(dev.standing(), entry)
+        now = dev.standing()
+        if not now.verdicts:
+            check_deploy(dev, now.trust)
+        verdict = _chosen(now, entry)
         fields = _fields(verdict)
-        for label, text in _details(dev, verdict, fields):
+        for label, text in _details(dev, now, verdict, fields):
             console.out(f"{label:<10} {text}")
         console.result(**fields)
 
@@ -108,7 +131,7 @@ def _chosen(now: Standing, entry: str | None) -> Verdict:
     return now.good()
 
 
-def _details(dev: Developer, verdict: Verdict, fields: dict[str, Any]) -> list[tuple[str, str]]:
+def _details(dev: Developer, now: Standing, verdict: Verdict, fields: dict[str, Any]) -> list[tuple[str, str]]:
     signed = verdict.signed
     if signed is None:
         return [("release", str(verdict.entry)), ("verdict", str(verdict.refusal))]
@@ -125,18 +148,80 @@ def _details(dev: Developer, verdict: Verdict, fields: dict[str, Any]) -> list[t
     ]
     if record.rollback_to:
         rows.append(("rollback", f"to {record.rollback_to}"))
+    if record.promoted_from:
+        rows.append(("promoted", f"from {_origin(record)}"))
     if verdict.release is not None:
         rows.append(("signers", ", ".join(verdict.release.signers)))
         rows.append(("source", verdict.release.build.record.source))
-        bound = bind_trees(verdict.release, dev.repo)
-        names = [*plain_values(bound.config), *(f"{name} (secret)" for name in secret_names(bound.config))]
-        rows.append(("config", f"{record.config.entry}: {', '.join(names) or 'empty'}" if record.config else "none"))
-        top = {entry.name: entry for entry in parse_tree(dev.repo.read(bound.build_tree, "tree"), dev.repo.format)}
-        processes = parse_procfile(dev.repo.read(top[PROCFILE].oid, "blob")) if PROCFILE in top else {}
-        rows += [("process", f"{name}: {command}") for name, command in processes.items()]
-        fields |= {"variables": names, "processes": processes}
+        rows += _contents(dev, now, verdict, record, fields)
     rows += [("", line) for line in record.text.split("\n") if line]
     return rows
+
+
+def _contents(
+    dev: Developer, now: Standing, verdict: Verdict, record: ReleaseRecord, fields: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """Variables and processes of a release that may run."""
+    files = released_files(dev, verdict)
+    names = [*plain_values(files), *(f"{name} (secret)" for name in secret_names(files))]
+    rows = [("config", f"{record.config.entry}: {', '.join(names) or 'empty'}" if record.config else "none")]
+    before = next((each for each in reversed(now.verdicts) if each.entry < verdict.entry and each.release), None)
+    different = compare(released_files(dev, before), files)
+    if different:
+        rows.append(("variables", f"{different} since {before.entry if before else 'nothing'}"))
+    processes = _processes(dev, verdict)
+    rows += [("process", f"{name}: {command}") for name, command in processes.items()]
+    fields |= {"variables": names, "processes": processes, "variables_since": difference_fields(different)}
+    return rows
+
+
+def _processes(dev: Developer, verdict: Verdict) -> dict[str, str]:
+    if verdict.release is None:
+        return {}
+    tree = bind_trees(verdict.release, dev.repo).build_tree
+    top = {entry.name: entry for entry in parse_tree(dev.repo.read(tree, "tree"), dev.repo.format)}
+    return dict(parse_procfile(dev.repo.read(top[PROCFILE].oid, "blob"))) if PROCFILE in top else {}
+
+
+def diff(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    first: str,
+    second: str | None,
+) -> None:
+    """Two releases that may run. Their files are for stock git to compare; the command for it is shown."""
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        now = dev.standing()
+        if not now.verdicts:
+            check_deploy(dev, now.trust)
+        old = now.good(parse_entry(first))
+        new = now.good(parse_entry(second) if second else None)
+        sources = [each.release.build.record.source for each in (old, new) if each.release]
+        variables = compare(released_files(dev, old), released_files(dev, new))
+        before, after = _processes(dev, old), _processes(dev, new)
+        processes = Differences(
+            added=tuple(sorted(after.keys() - before.keys())),
+            changed=tuple(sorted(name for name in before.keys() & after.keys() if before[name] != after[name])),
+            removed=tuple(sorted(before.keys() - after.keys())),
+        )
+        rows = [
+            ("releases", f"{old.entry} and {new.entry} of {deploy}"),
+            ("source", f"{sources[0]} -> {sources[1]}" if sources[0] != sources[1] else f"{sources[0]} in both"),
+            ("variables", str(variables) or "the same"),
+            ("processes", str(processes) or "the same"),
+            ("files", f"git diff {old.ref}:build {new.ref}:build"),
+        ]
+        for label, text in rows:
+            console.out(f"{label:<10} {text}")
+        console.result(
+            releases=[str(old.entry), str(new.entry)],
+            sources=sources,
+            variables=difference_fields(variables),
+            processes=difference_fields(processes),
+        )
 
 
 def verify(
@@ -152,6 +237,8 @@ def verify(
     """Exit 10 if anything is refused; a release that only waits for approvals is no fault of the ledger."""
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         now = dev.standing()
+        if not now.verdicts:
+            check_deploy(dev, now.trust)
         runnable = (verdict for verdict in reversed(now.verdicts) if verdict.release is not None)
         chosen = _chosen(now, entry) if entry else next(runnable, None)
         if explained:

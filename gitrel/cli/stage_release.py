@@ -1,11 +1,13 @@
-"""`gitrel init`, `release`, `rollback` and `config`: the commands that sign for a deploy."""
+"""`gitrel init`, `release`, `rollback` and `promote`: the commands that sign for a deploy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gitrel.cli.console import Console
+from gitrel.cli.deploys import check_deploy, newest_config
 from gitrel.cli.developer import (
     Developer,
     default_app,
@@ -16,20 +18,20 @@ from gitrel.cli.developer import (
     parse_pin,
     slug,
 )
-from gitrel.errors import BadInput, Conflict, NotFound, UsageError
+from gitrel.errors import BadInput, NotFound, UsageError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
 from gitrel.format.text import check_text
 from gitrel.format.trust import KeyLine
-from gitrel.ids import TRUST, App, Entry, Ledger, ObjectId, PersonName, Sha256
-from gitrel.release.config import changed, current_files, parse_assignments, write_config
-from gitrel.release.cut import Ingredients, Standing, cut, publish
+from gitrel.ids import TRUST, App, Deploy, Entry, Ledger, ObjectId, PersonName, Sha256
+from gitrel.release.cut import Ingredients, Standing, cut, publish, standing
 from gitrel.release.genesis import sole_policy, write_genesis
+from gitrel.release.promote import choose_promotion
 from gitrel.store.durable import create_file
 from gitrel.store.known_apps import add_known_app
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.signers import require_role
-from gitrel.trust.walk import VerifiedConfig, find_builds, load_trust, walk_config
+from gitrel.trust.walk import find_builds, load_trust
 
 _MANIFEST_TEXT = """\
 # How this app is built and run by gitrel; commit this file.
@@ -142,17 +144,19 @@ def release(
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
         chain = dev.trust()
-        _may_release(dev, chain)
+        check_deploy(dev, chain, new=True)
+        may_release(dev, chain)
         if build_id is not None:
             built = _named_build(dev, chain, build_id)
         else:
             source = resolve(dev, rev)
             built = _newest_build(dev, chain, source) or make_build(dev, chain, source)
         subject, text = said or (f"Release {built.record.source[:12]}", "")
-        _publish(
+        fields = _publish(
             dev,
-            lambda now: Ingredients(build=built, config=_newest_config(dev, now.trust), subject=subject, text=text),
+            lambda now: Ingredients(build=built, config=_config(dev, now.trust), subject=subject, text=text),
         )
+        console.result(**fields)
 
 
 def rollback(
@@ -169,7 +173,9 @@ def rollback(
     asked = None if to is None else parse_entry(to)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
-        _may_release(dev, dev.trust())
+        chain = dev.trust()
+        check_deploy(dev, chain)
+        may_release(dev, chain)
         start = dev.standing()
         entry = asked or _before_newest(start)
         chosen = start.good(entry).release
@@ -178,10 +184,59 @@ def rollback(
         subject, text = said or (f"Roll back to {entry}", "")
 
         def ingredients(now: Standing) -> Ingredients:
-            config = _newest_config(dev, now.trust) if keep_config else chosen.config
+            config = _config(dev, now.trust) if keep_config else chosen.config
             return Ingredients(build=chosen.build, config=config, subject=subject, text=text, rollback_to=entry)
 
-        _publish(dev, ingredients)
+        console.result(**_publish(dev, ingredients))
+
+
+def promote(
+    console: Console,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    origin: str,
+    entry: str | None,
+    message: str | None,
+) -> None:
+    """Release what another deploy ran: that build, this deploy's config."""
+    said = _message(message)
+    source = parse_argument("--from", Deploy, origin)
+    asked = None if entry is None else parse_entry(entry)
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+        dev.sync()
+        chain = dev.trust()
+        check_deploy(dev, chain, source)
+        check_deploy(dev, chain, new=True)
+        may_release(dev, chain)
+        built, cited = choose_promotion(standing(dev.workspace, chain, source), asked, dev.deploy)
+        subject, text = said or (f"Promote {source} {cited.entry}", "")
+        fields = _publish(
+            dev,
+            lambda now: Ingredients(
+                build=built, config=_config(dev, now.trust), subject=subject, text=text, promoted_from=cited
+            ),
+        )
+        console.result(**fields)
+
+
+def release_config(dev: Developer) -> dict[str, Any]:
+    """The build of the newest release that may run, with the newest config. Raises `NotFound` without a release."""
+    built = dev.standing().good().release
+    if built is None:  # `good` raises for what may not run
+        raise ValueError("a good verdict without a release")
+
+    def ingredients(now: Standing) -> Ingredients:
+        config = _config(dev, now.trust)
+        entry = config.record.entry if config else None
+        return Ingredients(build=built.build, config=config, subject=f"Config {entry}: {_first_line(config)}"[:200])
+
+    return _publish(dev, ingredients)
+
+
+def _first_line(config: Signed[ConfigRecord] | None) -> str:
+    return config.record.subject if config else "none"
 
 
 def _before_newest(now: Standing) -> Entry:
@@ -196,7 +251,9 @@ def _before_newest(now: Standing) -> Entry:
     return runnable[-2]
 
 
-def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> None:
+def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> dict[str, Any]:
+    """Make, publish and show a release; its fields for `--json`."""
+
     def make(now: Standing) -> Signed[ReleaseRecord]:
         return cut(dev.repo, now, ingredients(now), who=dev.who(), sign=dev.signer.sign)
 
@@ -206,20 +263,22 @@ def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> 
     verdict = dev.standing().verdicts[-1]
     if verdict.refusal is not None:
         dev.console.note(f"note: {verdict.refusal.what}; {verdict.refusal.why}")
-    dev.console.result(
-        release=str(record.entry),
-        deploy=record.deploy,
-        id=signed.id.oid,
-        sha256=signed.id.sha256,
-        build=record.build.oid,
-        config=str(record.config.entry) if record.config else None,
-        rollback_to=str(record.rollback_to) if record.rollback_to else None,
-        pending=verdict.pending,
-        pushed=dev.workspace.remote is not None,
-    )
+    origin = record.promoted_from
+    return {
+        "release": str(record.entry),
+        "deploy": record.deploy,
+        "id": signed.id.oid,
+        "sha256": signed.id.sha256,
+        "build": record.build.oid,
+        "config": str(record.config.entry) if record.config else None,
+        "rollback_to": str(record.rollback_to) if record.rollback_to else None,
+        "promoted_from": f"{origin.deploy} {origin.entry}" if origin else None,
+        "pending": verdict.pending,
+        "pushed": dev.workspace.remote is not None,
+    }
 
 
-def _may_release(dev: Developer, chain: TrustChain) -> None:
+def may_release(dev: Developer, chain: TrustChain) -> None:
     policy = chain.newest.policy
     key = dev.signer.public_key.id
     require_role(policy, policy.deploy(dev.deploy).release, key, f"release {dev.deploy}")
@@ -249,68 +308,6 @@ def _named_build(dev: Developer, chain: TrustChain, name: str) -> Signed[BuildRe
     return found[0]
 
 
-def _newest_config(dev: Developer, chain: TrustChain) -> Signed[ConfigRecord] | None:
-    newest = _config_entry(dev, chain)
+def _config(dev: Developer, chain: TrustChain) -> Signed[ConfigRecord] | None:
+    newest = newest_config(dev, chain)
     return newest.signed if newest else None
-
-
-def change_config(
-    console: Console,
-    repo: Path | None,
-    remote: str | None,
-    deploy: str,
-    pin: str | None,
-    assignments: list[str],
-    unset: list[str],
-) -> None:
-    values = parse_assignments(assignments)
-    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        while True:
-            dev.sync()
-            chain = dev.trust()
-            policy = chain.newest.policy
-            require_role(
-                policy,
-                policy.deploy(dev.deploy).config,
-                dev.signer.public_key.id,
-                f"set the config of {deploy}",
-            )
-            newest = _config_entry(dev, chain)
-            files = changed(current_files(newest, dev.repo), values, unset)
-            if files is None:
-                console.out("nothing changes")
-                console.result(changed=False, config=str(newest.entry) if newest else None)
-                return
-            subject = " and ".join(
-                f"{verb} {', '.join(sorted(names))}" for verb, names in (("Set", values), ("Unset", unset)) if names
-            )
-            signed = write_config(
-                dev.repo, chain.newest, dev.deploy, files, newest,
-                subject=subject[:200], who=dev.who(), sign=dev.signer.sign,
-            )  # fmt: skip
-            try:
-                dev.workspace.publish({str(signed.record.ref): signed.id.oid})
-            except Conflict:
-                continue  # somebody else changed the config: make the same change on top of theirs
-            console.out(f"config {signed.record.entry}: {subject}; the next release carries it")
-            console.result(changed=True, config=str(signed.record.entry), id=signed.id.oid)
-            return
-
-
-def list_config(console: Console, repo: Path | None, remote: str | None, deploy: str, pin: str | None) -> None:
-    from gitrel.format.envdir import plain_values, secret_names
-
-    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        newest = _config_entry(dev, dev.trust())
-        files = current_files(newest, dev.repo)
-        values = plain_values(files)
-        for name, value in values.items():
-            console.out(f"{name}={value}")
-        for name in secret_names(files):
-            console.out(f"{name} (secret)")
-        console.result(config=str(newest.entry) if newest else None, variables=values, secrets=secret_names(files))
-
-
-def _config_entry(dev: Developer, chain: TrustChain) -> VerifiedConfig | None:
-    entries = walk_config(dev.workspace.refs(), dev.repo, chain, dev.deploy)
-    return entries[-1] if entries else None

@@ -6,6 +6,7 @@ A plain file `LOG_LEVEL` holds the value, all of its bytes and nothing else; `DA
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gitrel.errors import FormatError
 from gitrel.format.manifest import MAX_VALUE, VARIABLE_NAME
@@ -55,5 +56,45 @@ def plain_values(files: Mapping[str, bytes]) -> dict[str, str]:
     return {file: check_value(file, data) for file, data in files.items() if not file.endswith(SECRET_SUFFIX)}
 
 
+def variables(files: Mapping[str, bytes]) -> list[str]:
+    """The names of all variables."""
+    return [file.removesuffix(SECRET_SUFFIX) for file in files]
+
+
 def secret_names(files: Mapping[str, bytes]) -> list[str]:
     return [file.removesuffix(SECRET_SUFFIX) for file in files if file.endswith(SECRET_SUFFIX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differences:
+    """Names of variables, each sorted. A secret whose file differs is `changed`: only its readers could tell more."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((*self.added, *self.changed, *self.removed))
+
+    def __str__(self) -> str:
+        """`+ADDED ~CHANGED -REMOVED`, as one line."""
+        marked = (("+", self.added), ("~", self.changed), ("-", self.removed))
+        return " ".join(f"{mark}{name}" for mark, names in marked for name in names)
+
+
+def compare(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> Differences:
+    """What happened to the variables between two envdirs. One that became secret, or plain, is changed."""
+    old, new = _by_name(before), _by_name(after)
+    return Differences(
+        added=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
+        removed=tuple(sorted(old.keys() - new.keys())),
+    )
+
+
+def _by_name(files: Mapping[str, bytes]) -> dict[str, tuple[str, bytes]]:
+    return {file.removesuffix(SECRET_SUFFIX): (file, data) for file, data in files.items()}

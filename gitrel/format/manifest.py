@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -62,15 +62,23 @@ class Manifest:
     app: App
     build: BuildSpec = BuildSpec()
     run: Mapping[str, RunSpec] = field(default_factory=dict)
+    required_env: tuple[str, ...] = ()
+
+    def missing(self, variables: Collection[str]) -> list[str]:
+        """The variables of `required_env` that a release's config, which has `variables`, does not have."""
+        return [name for name in self.required_env if name not in variables]
 
 
 def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
     """Raises `FormatError` naming the file, the key's path and what was expected there."""
     top = parse_toml(raw, where)
+    build, run = top.table("build"), top.table("run")
     manifest = Manifest(
         app=top.take("app", lambda value: App(_text(value))),
-        build=_build(table) if (table := top.table("build")) else BuildSpec(),
-        run={name: _run(table) for name, table in top.tables("run", PROCESS_NAME)},
+        build=_build(build) if build else BuildSpec(),
+        # Read first: what else there is under [run] is a table, of the process type of that name.
+        required_env=run.take("required_env", list_of(_variable), ()) if run else (),
+        run={name: _run(table) for name, table in run.subtables(PROCESS_NAME)} if run else {},
     )
     top.end()
     return manifest
@@ -126,13 +134,15 @@ class TomlTable:
     def tables(self, key: str, names: re.Pattern[str]) -> list[tuple[str, TomlTable]]:
         """The sub-tables of a table whose keys are names of the user's own, in the file's order."""
         group = self.table(key)
-        if group is None:
-            return []
+        return group.subtables(names) if group else []
+
+    def subtables(self, names: re.Pattern[str]) -> list[tuple[str, TomlTable]]:
+        """All that is left, as tables."""
         found = []
-        for name in list(group._values):
+        for name in list(self._values):
             if names.fullmatch(name) is None:
-                raise group._error(name[:80], "not a name")
-            if (table := group.table(name)) is not None:
+                raise self._error(name[:80], "not a name")
+            if (table := self.table(name)) is not None:
                 found.append((name, table))
         return found
 

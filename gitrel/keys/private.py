@@ -179,9 +179,7 @@ def _from_agent(ssh: _OpenSsh, key: PublicKey, where: str) -> Signer:
     return _OpenSshSigner(public_key=key, ssh=ssh, path=None)
 
 
-def _from_agent_or_terminal(
-    ssh: _OpenSsh, key: PublicKey, path: Path, kind: str, interactive: bool
-) -> Signer:
+def _from_agent_or_terminal(ssh: _OpenSsh, key: PublicKey, path: Path, kind: str, interactive: bool) -> Signer:
     lack = ssh.agent_lacks(key)
     if lack and not interactive:
         why = f"it is {kind}, there is no terminal to ask at, and {lack}"
@@ -260,9 +258,7 @@ class _PlainSigner:
         if not isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
             raise FormatError(_OTHER_KIND)
         public = key.public_key()
-        line = call_native(
-            _OTHER_KIND, lambda: public.public_bytes(pem.Encoding.OpenSSH, pem.PublicFormat.OpenSSH)
-        )
+        line = call_native(_OTHER_KIND, lambda: public.public_bytes(pem.Encoding.OpenSSH, pem.PublicFormat.OpenSSH))
         return cls(public_key=PublicKey.parse_line(line.decode()), where=where, private=key)
 
     def sign(self, payload: bytes) -> str:
@@ -355,9 +351,7 @@ class _OpenSsh:
         argv = ("-Y", "sign", "-n", NAMESPACE, "-f", str(path), str(file))
         done = self._run("ssh-keygen", *argv, seconds=None)
         if done.returncode != 0:
-            raise FormatError(
-                "ssh-keygen does not sign", why="it says why above", hint=f"ssh-add {quote(str(path))}"
-            )
+            raise FormatError("ssh-keygen does not sign", why="it says why above", hint=f"ssh-add {quote(str(path))}")
         return (folder / "payload.sig").read_text(encoding="latin-1")
 
     def _run(
@@ -371,17 +365,11 @@ class _OpenSsh:
         if seconds is None:
             return subprocess.run(argv, env=self.env, stdout=subprocess.DEVNULL, check=False)
         try:
-            return subprocess.run(
-                argv, input=stdin, env=self.env, capture_output=True, timeout=seconds, check=False
-            )
+            return subprocess.run(argv, input=stdin, env=self.env, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             raise FormatError(f"{program} gave no answer in {seconds} seconds") from None
 
 
 def _last_line(stderr: bytes) -> str:
     lines = stderr.decode("utf-8", "replace").strip().splitlines()
-    return (
-        "".join(char if char.isprintable() else "?" for char in lines[-1][:200])
-        if lines
-        else "no reason given"
-    )
+    return "".join(char if char.isprintable() else "?" for char in lines[-1][:200]) if lines else "no reason given"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyrage
+import pyrage  # type: ignore[import-untyped]
 
 from gitrel.errors import BadInput, FormatError, NoUsableKey
 from gitrel.keys.native import call_native
@@ -20,6 +20,7 @@ from gitrel.keys.public import PublicKey
 MAX_SECRET = 256 * 1024  # bytes of an .age file; the value in it is at most half of that
 _SSH_KINDS = ("ssh-ed25519", "ssh-rsa")
 _AGE_IDENTITY = "AGE-SECRET-KEY-1"
+_NO_MATCH = "No matching keys found"  # what pyrage's DecryptError says, which has no code
 
 
 def parse_reader(line: str) -> str:
@@ -42,7 +43,14 @@ def encrypt_secret(value: bytes, readers: Sequence[str]) -> bytes:
     """An age file that each of `readers` can read. Raises `BadInput` without readers, `FormatError` for a bad one."""
     if not readers:
         raise BadInput("nobody could read that secret", why="the deploy has no readers", hint="gitrel trust add-reader")
-    recipients = [_recipient(line) for line in readers]
+    recipients = []
+    for line in readers:
+        try:
+            recipients.append(_recipient(line))
+        except FormatError as error:
+            error.where = f"the reader {describe_reader(line)}"
+            error.hint = "`gitrel trust remove-reader` it"
+            raise
     return bytes(call_native("age cannot encrypt this", lambda: pyrage.encrypt(value, recipients)))
 
 
@@ -101,8 +109,30 @@ def new_identity(path: Path) -> Identity:
 
 
 def decrypt_secret(data: bytes, identities: Sequence[Identity]) -> bytes:
-    """The value in an age file. Raises `FormatError`: damaged, or encrypted to other readers."""
+    """The value in an age file, armored or not.
+
+    Raises `NoUsableKey` if it is encrypted to others; `FormatError` if it is damaged or none.
+    """
     if len(data) > MAX_SECRET:
         raise FormatError("a secret too large", why=f"{len(data)} bytes, at most {MAX_SECRET}")
     keys = [identity.key for identity in identities]
-    return bytes(call_native("cannot be decrypted here", lambda: pyrage.decrypt(data, keys)))
+    value = call_native("not an age file, or a damaged one", lambda: _decrypt(data, keys))
+    if value is None:
+        raise NoUsableKey("encrypted to others", hint="`gitrel config reencrypt`, by somebody who can read it")
+    return value
+
+
+def _decrypt(data: bytes, keys: Sequence[Any]) -> bytes | None:
+    try:
+        return bytes(pyrage.decrypt(data, keys))
+    except pyrage.DecryptError as error:
+        if str(error) == _NO_MATCH:
+            return None
+        raise
+
+
+def describe_reader(line: str) -> str:
+    """A reader as people know it: an SSH key's comment, or the beginning of what there is."""
+    kind, _, rest = line.partition(" ")
+    encoded, _, comment = rest.partition(" ")
+    return comment.strip() or (f"{kind} …{encoded[-8:]}" if encoded else f"{kind[:12]}…")

@@ -196,9 +196,7 @@ def _fields(blob: bytes) -> _Fields:
     algorithm, signature = inner.string(), inner.string()
     touch = Touch(flags=inner.byte(), counter=inner.uint32()) if public_key.is_hardware else None
     inner.end()
-    return _Fields(
-        public_key=public_key, algorithm=algorithm.decode("latin-1"), signature=signature, touch=touch
-    )
+    return _Fields(public_key=public_key, algorithm=algorithm.decode("latin-1"), signature=signature, touch=touch)
 
 
 def _check_ed25519(signature: bytes) -> None:

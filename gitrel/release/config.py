@@ -1,19 +1,43 @@
-"""The config ledger of a deploy: each change of its variables is a record; the next release carries it."""
+"""The config ledger of a deploy: each change of its variables is a record; the next release carries it.
+
+A secret's file changes when its value does, or when somebody asks for it to be encrypted anew, never otherwise.
+Whose keys can read it: the readers in the trust that the record cites which brought this very file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from gitrel.errors import FormatError, NotFound
-from gitrel.format.envdir import SECRET_SUFFIX, check_value, check_variable, parse_envdir
+from gitrel.errors import BadInput, FormatError, NotFound
+from gitrel.format.envdir import SECRET_SUFFIX, check_value, check_variable, parse_envdir, secret_names
 from gitrel.format.record import ConfigRecord, Signed, Stamp
 from gitrel.ids import Deploy, Entry
 from gitrel.store.records import Sign, write_record
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import store_tree
-from gitrel.trust.chain import VerifiedTrust
+from gitrel.trust.chain import TrustChain, VerifiedTrust
 from gitrel.trust.content import read_config
 from gitrel.trust.walk import VerifiedConfig
+
+Encrypt = Callable[[bytes], bytes]
+Decrypt = Callable[[bytes], bytes | None]
+"""A secret's value, or None if it cannot be read here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is asked for. `secret` decides whether a variable is one; others stay what they are; a new one is plain."""
+
+    set_: Mapping[str, bytes] = field(default_factory=dict)
+    unset: Collection[str] = ()
+    secret: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((*self.set_, *self.unset))
 
 
 def current_files(newest: VerifiedConfig | None, repo: Repository) -> dict[str, bytes]:
@@ -39,22 +63,126 @@ def parse_assignments(words: Collection[str]) -> dict[str, bytes]:
     return values
 
 
-def changed(files: Mapping[str, bytes], set_: Mapping[str, bytes], unset: Collection[str]) -> dict[str, bytes] | None:
-    """The envdir after a change, or None if nothing changes. Raises `NotFound` for an unknown name to unset."""
+def changed(
+    files: Mapping[str, bytes], change: Change, *, encrypt: Encrypt, decrypt: Decrypt
+) -> dict[str, bytes] | None:
+    """The envdir after a change, or None if nothing changes.
+
+    A secret that is set to the value which it has keeps its file, if that can be read here. Raises `NotFound` for
+    an unknown name to unset, and what `encrypt` raises.
+    """
     after = dict(files)
-    for name in unset:
-        try:
-            check_variable(name)
-        except FormatError as error:
-            error.where = "the names to unset"
-            raise
-        if after.pop(name, None) is None and after.pop(name + SECRET_SUFFIX, None) is None:
-            raise NotFound("no such variable", where=name, hint="see `gitrel config list`")
-    for name, value in set_.items():
-        after.pop(name + SECRET_SUFFIX, None)
-        after[name] = value
+    for name in change.unset:
+        _remove(after, name)
+    for name, value in change.set_.items():
+        check_value(check_variable(name), value)
+        file = name + SECRET_SUFFIX
+        if not change.secret.get(name, file in after):
+            after.pop(file, None)
+            after[name] = value
+            continue
+        after.pop(name, None)
+        blob = after.get(file)
+        if blob is None or decrypt(blob) != value:
+            after[file] = encrypt(value)
     after = parse_envdir(after)
     return None if after == files else after
+
+
+def _remove(files: dict[str, bytes], name: str) -> None:
+    try:
+        check_variable(name)
+    except FormatError as error:
+        error.where = "the names to unset"
+        raise
+    if files.pop(name, None) is None and files.pop(name + SECRET_SUFFIX, None) is None:
+        raise no_variable(name, files)
+
+
+def no_variable(name: str, files: Mapping[str, bytes]) -> NotFound:
+    known = sorted(file.removesuffix(SECRET_SUFFIX) for file in files)
+    close = difflib.get_close_matches(name, known, 1)
+    why = f"did you mean {close[0]}?" if close else ""
+    return NotFound("no such variable", where=name[:80], why=why, hint="see `gitrel config list`")
+
+
+def outdated(
+    ledger: Sequence[VerifiedConfig], repo: Repository, trust: TrustChain, deploy: Deploy
+) -> dict[str, VerifiedConfig]:
+    """The secrets that others can read than today's readers, and the entry that brought each file.
+
+    An entry's readers are those in the trust that it cites: they are whom gitrel encrypts to when it makes one.
+    """
+    today = key_set(trust.newest.policy.deploy(deploy).readers)
+    then = {entry.entry: key_set(readers_of(entry, trust)) for entry in ledger}
+    if all(readers == today for readers in then.values()):
+        return {}
+    files = current_files(ledger[-1], repo)
+    brought: dict[str, VerifiedConfig] = {}
+    left = set(secret_names(files))
+    for entry in reversed(ledger):
+        earlier = current_files(entry, repo)
+        left = {name for name in left if earlier.get(name + SECRET_SUFFIX) == files[name + SECRET_SUFFIX]}
+        brought |= dict.fromkeys(left, entry)
+        if not left:
+            break
+    return {name: entry for name, entry in sorted(brought.items()) if then[entry.entry] != today}
+
+
+def readers_of(entry: VerifiedConfig, trust: TrustChain) -> Sequence[str]:
+    """Whom an entry's new secrets are encrypted to."""
+    record = entry.signed.record
+    return trust.cited(record.trust, str(record.ref)).policy.deploy(record.deploy).readers
+
+
+def key_set(readers: Collection[str]) -> frozenset[str]:
+    """The readers' keys, without what their comments say."""
+    return frozenset(" ".join(line.split(" ")[:2]) for line in readers)
+
+
+def reencrypted(
+    files: Mapping[str, bytes], names: Collection[str], *, encrypt: Encrypt, decrypt: Decrypt
+) -> dict[str, bytes]:
+    """The envdir with some secrets encrypted anew. `decrypt` raises where it cannot."""
+    after = dict(files)
+    for name in names:
+        value = decrypt(files[name + SECRET_SUFFIX])
+        if value is None:
+            raise BadInput("cannot be read here", where=name)
+        after[name + SECRET_SUFFIX] = encrypt(value)
+    return parse_envdir(after)
+
+
+_SECRET_NAME = re.compile(
+    r".*(?:_KEY|_TOKEN|_DSN)|(?:.*_)?TOKEN|.*(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|APIKEY|API_KEY).*",
+    re.IGNORECASE,
+)
+_PUBLIC_NAME = re.compile(r".*(?:PUBLIC|PUBLISHABLE).*", re.IGNORECASE)
+_URL_PASSWORD = re.compile(rb"(?<=[A-Za-z0-9+.-])://[^/?#\s:@]*:[^/?#\s@]+@")
+_LOADER = re.compile(
+    r"(?:LD_|PYTHON|GIT_|DYLD_|PERL5|RUBY).*|PATH|IFS|ENV|BASH_ENV|SHELLOPTS|GCONV_PATH|NODE_OPTIONS|MALLOC_.*"
+)
+_PLATFORM = re.compile(r"PORT|GITREL_(?:APP|DEPLOY|RELEASE|SOURCE|PROCESS|MARK)")
+
+
+def looks_secret(name: str, value: bytes) -> bool:
+    """Whether a variable is probably one that not everybody who can read the repository should read."""
+    if _URL_PASSWORD.search(value):
+        return True
+    return _SECRET_NAME.fullmatch(name) is not None and _PUBLIC_NAME.fullmatch(name) is None
+
+
+def warnings(files: Mapping[str, bytes], names: Collection[str]) -> list[str]:
+    """What people should know about variables that they have just set; values are not in it."""
+    found = []
+    for name in sorted(names):
+        if name in files and looks_secret(name, files[name]):
+            found.append(f"{name} looks like a secret, and whoever can read the repository can read it")
+        if _PLATFORM.fullmatch(name):
+            found.append(f"{name} is gitrel's to set: no process will see this value")
+        elif _LOADER.fullmatch(name):
+            found.append(f"{name} changes how the app's programs load and run; gitrel itself never sees it")
+    return found
 
 
 def write_config(

@@ -6,12 +6,14 @@ it was made. Numbers come from the remote: whoever creates `refs/releases/vN` fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gitrel.errors import Conflict, NotFound, Refused
-from gitrel.format.record import BuildRecord, Cited, ConfigRecord, ReleaseRecord, Signed, Stamp
-from gitrel.format.tree import directory_node
+from gitrel.errors import BadInput, Conflict, NotFound, Refused
+from gitrel.format.envdir import variables
+from gitrel.format.manifest import MANIFEST, parse_manifest
+from gitrel.format.record import BuildRecord, Cited, CitedRelease, ConfigRecord, ReleaseRecord, Signed, Stamp
+from gitrel.format.tree import Mode, directory_node, parse_tree
 from gitrel.ids import BuildRef, Deploy, Entry, Ledger, ObjectId, RecordId
 from gitrel.store.records import Sign, write_record
 from gitrel.store.repository import Repository
@@ -34,6 +36,7 @@ class Ingredients:
     subject: str
     text: str = ""
     rollback_to: Entry | None = None
+    promoted_from: CitedRelease | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +89,18 @@ def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp
     """Make the release that follows `now`: signed, stored, judged; no ref is made.
 
     Raises `Refused` if the ledger cannot be continued, or if the verifier would refuse the new release for
-    anything but a missing approval.
+    anything but a missing approval; `BadInput` if the config lacks what the build requires: no server would start it.
     """
     entry, previous = _next(now)
     build = build_node(ingredients.build, repo, f"build {ingredients.build.id.oid}")
     children = {BUILD_FOLDER: build}
     config = ingredients.config
+    files: Mapping[str, bytes] = {}
     if config is not None:
         files, node = read_config(config, repo, str(config.record.ref))
         if files:
             children[CONFIG_FOLDER] = node
+    _check_required(repo, build.oid, files, now.deploy)
     raw, tree = directory_node(children, repo.format)
     repo.write("tree", raw)
     record = ReleaseRecord(
@@ -109,11 +114,26 @@ def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp
         config=Cited(config.record.entry, config.id) if config else None,
         trust=now.trust.newest.cited,
         rollback_to=ingredients.rollback_to,
+        promoted_from=ingredients.promoted_from,
         tree_sha256=tree.sha256,
     )
     signed = write_record(repo, record, tree, who=who, sign=sign)
     _judge(repo, now, signed)
     return signed
+
+
+def _check_required(repo: Repository, build: ObjectId, files: Mapping[str, bytes], deploy: Deploy) -> None:
+    entry = next((each for each in parse_tree(repo.read(build, "tree"), repo.format) if each.name == MANIFEST), None)
+    if entry is None or entry.mode is Mode.DIRECTORY:
+        return
+    missing = parse_manifest(repo.read(entry.oid, "blob")).missing(variables(files))
+    if missing:
+        raise BadInput(
+            f"the config of {deploy} lacks {', '.join(missing)}",
+            where=MANIFEST,
+            why="it is in `required_env`, so no server would start this release",
+            hint=f"`gitrel config set --deploy {deploy} {missing[0]}=…`, with --secret if it is one",
+        )
 
 
 def publish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +12,35 @@ from gitrel.cli.options import DeployName, Json, Pin, RemoteName, Repo
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read and change a deploy's variables.")
 
+Secret = Annotated[
+    bool | None,
+    typer.Option("--secret/--plain", help="Encrypt to the deploy's readers, or do not; default: as it is now."),
+]
+Hidden = Annotated[
+    bool | None,
+    typer.Option("--secret/--plain", help="Encrypt all of them, or none; default: those that look like secrets."),
+]
+AtOnce = Annotated[bool, typer.Option("--release", help="Release it at once, with the newest release's build.")]
+IdentityFile = Annotated[
+    Path | None,
+    typer.Option("--identity", help="Your key for reading secrets: SSH, or age; default: ~/.ssh/id_ed25519, id_rsa."),
+]
+AnEntry = Annotated[str | None, typer.Option("--entry", metavar="vN", help="A config entry; default: the newest.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Decrypt secrets, and show them.")]
+
 
 @app.command("set")
 def config_set(
-    assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE…")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=VALUE…", help="NAME=- reads the value from standard input, or asks for it."),
+    ] = None,
+    from_file: Annotated[
+        list[str] | None, typer.Option("--from-file", metavar="NAME=PATH", help="A file's bytes are the value.")
+    ] = None,
+    secret: Secret = None,
+    release: AtOnce = False,
+    identity: IdentityFile = None,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -22,14 +48,24 @@ def config_set(
     json: Json = False,
 ) -> None:
     """Set variables; the next release carries them."""
-    from gitrel.cli.stage_release import change_config
+    from gitrel.cli import config as command
 
-    change_config(Console(as_json=json), repo, remote, deploy, trust, assignments, [])
+    place = command.Place(
+        console=Console(as_json=json),
+        repo=repo,
+        remote=remote,
+        deploy=deploy,
+        pin=trust,
+        identity=identity,
+        release=release,
+    )
+    command.set_config(place, assignments or [], from_file or [], secret)
 
 
 @app.command("unset")
 def config_unset(
     names: Annotated[list[str], typer.Argument(metavar="NAME…")],
+    release: AtOnce = False,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -37,9 +73,92 @@ def config_unset(
     json: Json = False,
 ) -> None:
     """Remove variables; the next release is without them."""
-    from gitrel.cli.stage_release import change_config
+    from gitrel.cli import config as command
 
-    change_config(Console(as_json=json), repo, remote, deploy, trust, [], names)
+    place = command.Place(
+        console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust, release=release
+    )
+    command.unset_config(place, names)
+
+
+@app.command("import")
+def config_import(
+    file: Annotated[
+        str, typer.Argument(help="A dotenv file, or what `heroku config -s` printed; - is standard input.")
+    ],
+    secret: Hidden = None,
+    release: AtOnce = False,
+    identity: IdentityFile = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Set all variables of a file, as one change; others stay."""
+    from gitrel.cli import config as command
+
+    place = command.Place(
+        console=Console(as_json=json),
+        repo=repo,
+        remote=remote,
+        deploy=deploy,
+        pin=trust,
+        identity=identity,
+        release=release,
+    )
+    command.import_config(place, file, secret)
+
+
+@app.command("edit")
+def config_edit(
+    release: AtOnce = False,
+    identity: IdentityFile = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Change variables in $VISUAL or $EDITOR, as one change."""
+    from gitrel.cli import config as command
+
+    place = command.Place(
+        console=Console(as_json=json),
+        repo=repo,
+        remote=remote,
+        deploy=deploy,
+        pin=trust,
+        identity=identity,
+        release=release,
+    )
+    command.edit_config(place)
+
+
+@app.command("reencrypt")
+def config_reencrypt(
+    everything: Annotated[bool, typer.Option("--all", help="Also what is encrypted to today's readers.")] = False,
+    release: AtOnce = False,
+    identity: IdentityFile = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Encrypt the secrets to today's readers, after those have changed."""
+    from gitrel.cli import config as command
+
+    place = command.Place(
+        console=Console(as_json=json),
+        repo=repo,
+        remote=remote,
+        deploy=deploy,
+        pin=trust,
+        identity=identity,
+        release=release,
+    )
+    command.reencrypt(place, everything)
 
 
 @app.command("list")
@@ -51,6 +170,82 @@ def config_list(
     json: Json = False,
 ) -> None:
     """The deploy's variables, as the next release will have them."""
-    from gitrel.cli.stage_release import list_config
+    from gitrel.cli.config import Place
+    from gitrel.cli.config_views import list_config
 
-    list_config(Console(as_json=json), repo, remote, deploy, trust)
+    list_config(Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust))
+
+
+@app.command("get")
+def config_get(
+    name: Annotated[str, typer.Argument(help="The variable.")],
+    reveal: Reveal = False,
+    entry: AnEntry = None,
+    identity: IdentityFile = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """One variable's value."""
+    from gitrel.cli.config import Place
+    from gitrel.cli.config_views import get_config
+
+    place = Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust, identity=identity)
+    get_config(place, name, entry, reveal)
+
+
+@app.command("export")
+def config_export(
+    reveal: Reveal = False,
+    entry: AnEntry = None,
+    identity: IdentityFile = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """The variables as a dotenv file."""
+    from gitrel.cli.config import Place
+    from gitrel.cli.config_views import export_config
+
+    place = Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust, identity=identity)
+    export_config(place, entry, reveal)
+
+
+@app.command("diff")
+def config_diff(
+    first: Annotated[
+        str | None, typer.Argument(metavar="[vA]", help="Default: what the newest release carries.")
+    ] = None,
+    second: Annotated[str | None, typer.Argument(metavar="[vB]", help="Default: the newest config.")] = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Which variables differ between two config entries, or are not released yet."""
+    from gitrel.cli.config import Place
+    from gitrel.cli.config_views import diff_config
+
+    place = Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust)
+    diff_config(place, first, second)
+
+
+@app.command("log")
+def config_log(
+    name: Annotated[str | None, typer.Argument(help="Only this variable.")] = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Who changed which variable when."""
+    from gitrel.cli.config import Place
+    from gitrel.cli.config_views import log_config
+
+    log_config(Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust), name)

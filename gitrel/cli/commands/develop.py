@@ -80,6 +80,25 @@ def rollback(
 
 
 @app.command()
+def promote(
+    origin: Annotated[str, typer.Option("--from", metavar="DEPLOY", help="The deploy whose build is released here.")],
+    entry: Annotated[
+        str | None, typer.Argument(metavar="[vN]", help="Its release; default: the newest that may run.")
+    ] = None,
+    message: Message = None,
+    deploy: Annotated[str, typer.Option("--to", "--deploy", help="The deploy that gets the release.")] = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """Release the very build that another deploy ran, with this deploy's config."""
+    from gitrel.cli.stage_release import promote as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust, origin, entry, message)
+
+
+@app.command()
 def log(
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -106,6 +125,24 @@ def show(
     from gitrel.cli.reading import show as command
 
     command(Console(as_json=json), repo, remote, deploy, trust, entry)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="vA", help="A release.")],
+    second: Annotated[
+        str | None, typer.Argument(metavar="[vB]", help="Another one; default: the newest that may run.")
+    ] = None,
+    deploy: DeployName = "production",
+    repo: Repo = None,
+    remote: RemoteName = None,
+    trust: Pin = None,
+    json: Json = False,
+) -> None:
+    """What differs between two releases: source, files, variables by name, processes."""
+    from gitrel.cli.reading import diff as command
+
+    command(Console(as_json=json), repo, remote, deploy, trust, first, second)
 
 
 @app.command()

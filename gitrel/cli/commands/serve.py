@@ -19,13 +19,16 @@ def join(
     home: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")],
     trust: Pin = None,
     first_use: Annotated[bool, typer.Option("--first-use", help="Accept the trust that the remote has now.")] = False,
+    identity: Annotated[
+        Path | None, typer.Option("--identity", help="The key that reads secrets; default: the host's SSH key.")
+    ] = None,
     deploy: DeployName = "production",
     json: Json = False,
 ) -> None:
-    """Set a server up: its home, the remote, the pinned trust."""
+    """Set a server up: its home, the remote, the pinned trust, the key that reads secrets."""
     from gitrel.cli.server import join as command
 
-    command(Console(as_json=json), url, home, trust, first_use, deploy)
+    command(Console(as_json=json), url, home, trust, first_use, deploy, identity)
 
 
 @app.command()

@@ -1,0 +1,76 @@
+"""Dotenv files: `NAME=value` lines as `.env` has them and as `heroku config -s` prints them (docs/config.md).
+
+Lines are split by python-dotenv's parser. Nothing is expanded: `$HOME` is five characters. Stricter than usual:
+a line that is neither blank, a comment nor an assignment is an error, and so is a name with two values.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gitrel.errors import FormatError
+from gitrel.format.envdir import check_value, check_variable
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+_DOUBLE_QUOTED = re.compile(r'[^=]*=[^\S\r\n]*"((?:\\.|[^"\\])*)"', re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+# As python-dotenv has them, and what a shell needs escaped within double quotes, which heroku's CLI therefore does
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {c: c for c in "\\'\"$`!"}
+
+
+def parse_dotenv(raw: bytes, where: str) -> dict[str, bytes]:
+    """Variables in the file's order. Raises `FormatError` with `where` and the line; it never shows a value."""
+    from dotenv.parser import parse_stream  # 40 ms, and few commands read such files
+
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise FormatError("not UTF-8", where=f"{where}:{line}") from None
+    found: dict[str, bytes] = {}
+    for binding in parse_stream(io.StringIO(text, newline="")):
+        blank = len(binding.original.string) - len(binding.original.string.lstrip())
+        line = binding.original.line + len(re.findall(r"\r\n|\n|\r", binding.original.string[:blank]))
+        try:
+            _take(found, binding)
+        except FormatError as error:
+            error.where = f"{where}:{line}"
+            raise
+    return found
+
+
+def _take(found: dict[str, bytes], binding: Binding) -> None:
+    if binding.key is None and not binding.error:
+        return  # blank, or a comment
+    if binding.key is None or binding.value is None:
+        raise FormatError("not NAME=value", hint="quote a value that has quotes or spaces in it")
+    name = check_variable(binding.key)
+    value = _value(binding.original.string, binding.value).encode("utf-8", "surrogateescape")
+    check_value(name, value)
+    if found.setdefault(name, value) != value:
+        raise FormatError(f"{name} is given twice, with two values")
+
+
+def _value(line: str, parsed: str) -> str:
+    quoted = _DOUBLE_QUOTED.match(line)
+    if quoted is None:
+        return parsed
+    return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[0]), quoted[1])
+
+
+def encode_dotenv(values: Mapping[str, str]) -> str:
+    """A line for each variable, which `parse_dotenv` and python-dotenv read back as the same values."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+
+
+def _quoted(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
