@@ -5,6 +5,7 @@ Each release names its predecessor by both hashes, so a verified release vouches
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from gitrel.errors import FormatError, NotFound
@@ -32,10 +33,14 @@ def links(objects: Objects, oid: ObjectId) -> Links:
     return Links(record.previous.oid if record.previous else None, (record.build.oid, *config))
 
 
-def released_before(objects: Objects, seen: Anchor | None, part: RecordId) -> bool:
+def released_before(
+    objects: Objects, seen: Anchor | None, part: RecordId, *, good: Container[ObjectId] | None = None
+) -> bool:
     """Whether a release up to `seen`, which was verified, carries a build or config record.
 
-    The walk ends where the history at hand does: what is not there was not released as far as anybody here knows.
+    `good` are the releases that were: one that was refused stands in the chain too, and vouches for nothing.
+    Without it all are taken for good. The walk ends where the history at hand does: what is not there was not
+    released as far as anybody here knows.
     """
     oid = seen.id.oid if seen else None
     while oid is not None:
@@ -43,7 +48,7 @@ def released_before(objects: Objects, seen: Anchor | None, part: RecordId) -> bo
             found = links(objects, oid)
         except NotFound:
             return False
-        if part.oid in found.parts:
+        if part.oid in found.parts and (good is None or oid in good):
             return True
         oid = found.previous
     return False

@@ -8,6 +8,8 @@ one that a trust record names at its place is a fork, and breaks the chain.
 Order without clocks: a release cites a trust record, and every later trust record that names a lower head for
 the deploy must still give its signers their roles. So a key removed from the trust signs nothing new. The trust
 that is cited never goes down from one entry to the next; an entry that the release role did not sign sets no mark.
+
+Check 6 comes last, whatever its number: a release that is *pending* lacks nothing but signatures.
 """
 
 from __future__ import annotations
@@ -213,23 +215,29 @@ class ReleaseLedger:
             signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
             raise Refused(f"signed by {signer}, who may not release {record.deploy}", check=Check.SIGNATURE, where=ref)
         floor, self._trust_floor = self._trust_floor, max(self._trust_floor, trust.entry)
-        signers = _enough(signatures, role, trust, ref)
-        self._check_position(ref, record, signatures, floor)
+        later = self._check_position(ref, record, signatures, floor)
+        lack = _lack(signatures, role, trust, ref) or later
         built = self._build(ref, record, trust)
         configured = self._config(ref, record, trust)
         newest = self.trust.newest.policy
         if newest.is_repudiated(self._deploy, record.entry):
             raise Refused("repudiated", check=Check.REPUDIATED, where=ref, why="trust says that it must never run")
+        if lack is not None:
+            raise lack
+        signers = signatures.people(role, trust.owners)
         return ChainedRelease(signed=signed, build=built, config=configured, trust=trust, signers=signers, proof=_PROOF)
 
-    def _check_position(self, ref: str, record: ReleaseRecord, signatures: Signatures, floor: Entry) -> None:
+    def _check_position(self, ref: str, record: ReleaseRecord, signatures: Signatures, floor: Entry) -> Refused | None:
+        """Raises `Refused` (7); returns what a later trust finds lacking (6)."""
         if record.trust.entry < floor:
             raise Refused(f"cites trust {record.trust.entry} after {floor}", check=Check.POSITION, where=ref)
+        lack = None
         for later in self._heads.later(record.trust.entry, record.entry):
             role = later.policy.deploy(record.deploy).release
             if later.owners.get(signatures.own) not in role.people:
                 raise Refused(f"its signer lost the role in trust {later.entry}", check=Check.POSITION, where=ref)
-            _enough(signatures, role, later, ref)
+            lack = lack or _lack(signatures, role, later, ref)
+        return lack
 
     def _build(self, ref: str, record: ReleaseRecord, trust: VerifiedTrust) -> Signed[BuildRecord]:
         try:
@@ -259,21 +267,24 @@ class ReleaseLedger:
         if trust.owners.get(signatures.own) not in role.people:
             signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
             raise Refused(f"signed by {signer}, who does not hold the {kind} role", check=Check.SIGNATURE)
-        _enough(signatures, role, trust, str(part.oid))
+        lack = _lack(signatures, role, trust, str(part.oid))
+        if lack is not None:
+            raise lack
 
 
 def _bad_part(kind: str, check: Check, ref: str, error: GitrelError) -> Refused:
     return Refused(f"its {kind} record: {error.what}", check=check, where=ref, why=error.why)
 
 
-def _enough(signatures: Signatures, role: Role, trust: VerifiedTrust, ref: str) -> tuple[PersonName, ...]:
+def _lack(signatures: Signatures, role: Role, trust: VerifiedTrust, ref: str) -> Refused | None:
+    """What check 6 says, if too few people of the role signed."""
     people = signatures.people(role, trust.owners)
-    if len(people) < role.threshold:
-        missing = ", ".join(sorted(set(role.people) - set(people)))
-        raise Refused(
-            f"pending: {len(people)} of {role.threshold} signatures",
-            check=Check.THRESHOLD,
-            where=ref,
-            why=f"signed by {', '.join(people)}; any of {missing} can approve it",
-        )
-    return people
+    if len(people) >= role.threshold:
+        return None
+    missing = ", ".join(sorted(set(role.people) - set(people)))
+    return Refused(
+        f"pending: {len(people)} of {role.threshold} signatures",
+        check=Check.THRESHOLD,
+        where=ref,
+        why=f"signed by {', '.join(people)}; any of {missing} can approve it",
+    )

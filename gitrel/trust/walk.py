@@ -34,6 +34,7 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
 from gitrel.trust.ledger import Anchor, ReleaseLedger, Verdict
+from gitrel.trust.parts import verify_signatures
 from gitrel.trust.signers import Signatures, parse_canonical, verify_approvals, verify_signature
 
 RefMap = Mapping[str, ObjectId]
@@ -41,10 +42,16 @@ RefMap = Mapping[str, ObjectId]
 
 @dataclass(frozen=True, slots=True)
 class VerifiedConfig:
-    """An entry of a config ledger whose record, chain and signer were checked."""
+    """An entry of a config ledger whose record, chain and signer were checked.
+
+    `usable`: check 10 lets the next release carry it, because its signers hold the role today or because a good
+    release has carried it. The ledger cannot tell what a key that was removed added since; so nothing of an entry
+    that is not usable belongs into the next one, which follows it all the same.
+    """
 
     signed: Signed[ConfigRecord]
     entry: Entry
+    usable: bool = True
 
     @property
     def id(self) -> RecordId:
@@ -213,6 +220,10 @@ def _check_heads(trust: TrustChain, deploy: Deploy, found: Mapping[Entry, Object
 def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy) -> list[VerifiedConfig]:
     """The deploy's config ledger, every link and signature checked. Raises `Refused` at the first bad entry."""
     ledger = Ledger.config(deploy)
+    reader = RecordReader(refs, objects)
+    newest = trust.newest
+    role = newest.policy.deploy(deploy).config
+    carried: frozenset[RecordId] | None = None
     verified: list[VerifiedConfig] = []
     for entry, oid in entries(refs, ledger).items():
         name = str(ledger[entry])
@@ -226,10 +237,22 @@ def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deplo
         if record.entry != len(verified) + 1 or record.previous != previous:
             raise Refused("does not follow the entry before it", check=Check.PREVIOUS, where=name)
         cited = trust.cited(record.trust, name)
-        if cited.owners.get(verify_signature(signed, name)) not in cited.policy.deploy(deploy).config.people:
+        signatures = verify_signatures(signed, record.ref, reader, trust, name)
+        if cited.owners.get(signatures.own) not in cited.policy.deploy(deploy).config.people:
             raise Refused("signed by somebody without the config role", check=Check.SIGNATURE, where=name)
-        verified.append(VerifiedConfig(signed, entry))
+        people = signatures.people(role, newest.owners)
+        usable = newest.owners.get(signatures.own) in role.people and len(people) >= role.threshold
+        if not usable:
+            carried = _carried_configs(refs, objects, trust, deploy) if carried is None else carried
+            usable = signed.id in carried
+        verified.append(VerifiedConfig(signed, entry, usable))
     return verified
+
+
+def _carried_configs(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy) -> frozenset[RecordId]:
+    """The config records that good releases carry. It takes a walk of the whole ledger."""
+    good = [verdict.release for verdict in walk_releases(refs, objects, trust, deploy) if verdict.release is not None]
+    return frozenset(release.config.id for release in good if release.config is not None)
 
 
 def find_builds(

@@ -79,9 +79,7 @@ def ecdsa_key(curve: str = "nistp256", application: bytes | None = None) -> Key:
     numbers = private.public_key().public_numbers()
     width = (private.curve.key_size + 7) // 8
     point = b"\x04" + numbers.x.to_bytes(width, "big") + numbers.y.to_bytes(width, "big")
-    kind, end = (
-        (b"ecdsa-sha2-" + curve.encode(), b"") if application is None else (SK_ECDSA, string(application))
-    )
+    kind, end = (b"ecdsa-sha2-" + curve.encode(), b"") if application is None else (SK_ECDSA, string(application))
     return Key(private, string(kind) + string(curve.encode()) + string(point) + end)
 
 
@@ -141,9 +139,7 @@ def inner(key: Key, data: bytes, *, algorithm: bytes | None = None, high: bool =
         name = algorithm or b"rsa-sha2-512"
         digest = {b"rsa-sha2-512": hashes.SHA512(), b"rsa-sha2-256": hashes.SHA256()}.get(name, hashes.SHA1())
         return string(name) + string(key.private.sign(data, padding.PKCS1v15(), digest))
-    return string(algorithm or kind) + string(
-        ecdsa_rs(key, data, kind.decode().removeprefix("ecdsa-sha2-"), high=high)
-    )
+    return string(algorithm or kind) + string(ecdsa_rs(key, data, kind.decode().removeprefix("ecdsa-sha2-"), high=high))
 
 
 def signed(key: Key, payload: bytes = PAYLOAD) -> str:

@@ -42,9 +42,7 @@ each_key = pytest.mark.parametrize(
 
 
 @each_key
-def test_ssh_keygen_verifies_what_gitrel_signs(
-    tmp_path: Path, kind: str, bits: int | None, pem: bool
-) -> None:
+def test_ssh_keygen_verifies_what_gitrel_signs(tmp_path: Path, kind: str, bits: int | None, pem: bool) -> None:
     path = new_key(tmp_path / "key", kind, bits, pem=pem)
     line = Path(f"{path}.pub").read_text()
     signer = load_signer(str(path), gpg_format="ssh", home=tmp_path, env={}, interactive=False)
@@ -58,9 +56,7 @@ def test_ssh_keygen_verifies_what_gitrel_signs(
 
 
 @each_key
-def test_gitrel_verifies_what_ssh_keygen_signs(
-    tmp_path: Path, kind: str, bits: int | None, pem: bool
-) -> None:
+def test_gitrel_verifies_what_ssh_keygen_signs(tmp_path: Path, kind: str, bits: int | None, pem: bool) -> None:
     path = new_key(tmp_path / "key", kind, bits, pem=pem)
     line = Path(f"{path}.pub").read_text()
     made_low = kind != "ecdsa"

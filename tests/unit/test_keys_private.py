@@ -43,9 +43,7 @@ def load(
     interactive: bool = False,
 ) -> Signer:
     named = None if setting is None else str(setting)
-    return load_signer(
-        named, gpg_format=fmt, home=house, env=PATH if env is None else env, interactive=interactive
-    )
+    return load_signer(named, gpg_format=fmt, home=house, env=PATH if env is None else env, interactive=interactive)
 
 
 def refusal(house: Path, setting: str | Path | None, **options: object) -> NoUsableKey:
@@ -82,9 +80,7 @@ def assert_signs(signer: Signer, key: PublicKey, folder: Path) -> None:
         ("", "ssh"),
     ],
 )
-def test_without_an_ssh_setting_it_is_the_default_key(
-    house: Path, setting: str | None, fmt: str | None
-) -> None:
+def test_without_an_ssh_setting_it_is_the_default_key(house: Path, setting: str | None, fmt: str | None) -> None:
     path = new_key(house / ".ssh/id_ed25519", "ed25519")
     assert_signs(load(house, setting, fmt=fmt), public(path), house)
 
@@ -132,9 +128,7 @@ def test_a_fifo_a_folder_and_a_device_are_not_read(house: Path) -> None:
 
 def _of_openssh(*, magic: bytes = b"openssh-key-v1\0", count: int = 1, tail: bytes = b"") -> bytes:
     body = magic + string(b"none") + string(b"none") + string(b"") + count.to_bytes(4, "big") + tail
-    return b"-----BEGIN OPENSSH PRIVATE KEY-----\n%s\n-----END OPENSSH PRIVATE KEY-----\n" % base64.b64encode(
-        body
-    )
+    return b"-----BEGIN OPENSSH PRIVATE KEY-----\n%s\n-----END OPENSSH PRIVATE KEY-----\n" % base64.b64encode(body)
 
 
 BAD_FILES = [
@@ -195,9 +189,7 @@ def test_an_encrypted_key_that_the_agent_holds(house: Path, agent: dict[str, str
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("ed25519", None), ("ecdsa", 256), ("ecdsa", 521), ("rsa", 3072)])
-def test_a_key_that_only_the_agent_holds(
-    house: Path, agent: dict[str, str], kind: str, bits: int | None
-) -> None:
+def test_a_key_that_only_the_agent_holds(house: Path, agent: dict[str, str], kind: str, bits: int | None) -> None:
     path = new_key(house / "key", kind, bits)
     key = public(path)
     run("ssh-add", "-q", path, env=agent)

@@ -217,8 +217,7 @@ def test_the_curves_are_those_of_openssl(name: str) -> None:
     """1 and n - 1 times the generator have one x and opposite y: only with the right p, b and n."""
     curve = ECDSA_CURVES[f"ecdsa-sha2-{name}"]
     points = [
-        ec.derive_private_key(scalar, CURVES[name][0]).public_key().public_numbers()
-        for scalar in (1, 2, curve.n - 1)
+        ec.derive_private_key(scalar, CURVES[name][0]).public_key().public_numbers() for scalar in (1, 2, curve.n - 1)
     ]
     assert all(curve.has(point.x, point.y) for point in points)
     assert points[0].x == points[2].x

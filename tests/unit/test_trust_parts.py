@@ -12,6 +12,7 @@ from test_trust_position import ALICE, BOB, CI, MALLORY, STAGING, old, start, te
 from gitrel.errors import Refused
 from gitrel.format.record import Cited
 from gitrel.ids import PRODUCTION, App, Entry, RecordId, Sha256
+from gitrel.trust.history import released_before
 from gitrel.trust.walk import find_builds, walk_config
 
 # build and config records
@@ -178,3 +179,42 @@ def test_config_ledger_is_a_chain_too() -> None:
         with pytest.raises(Refused) as caught:
             walk_config(attacked.refs, attacked, attacked.chain(), PRODUCTION)
         assert caught.value.check == check
+
+
+def test_history_tells_releases_that_were_good_from_those_that_only_stand_there() -> None:
+    """A server knows the past by its own refs: what it refused is in the chain, and vouches for nothing."""
+    sim = start(1)
+    bad = sim.build({**FILES, "bad": b""}, by=MALLORY)
+    sim.release(bad, by=BOB)
+    old_build = sim.releases[PRODUCTION][0].record.build
+    sim.release(sim.build(by=CI), by=BOB)
+    anchor = sim.anchor()
+    good = {made.id.oid for made, check in zip(sim.releases[PRODUCTION], sim.outcome(), strict=True) if check == 0}
+    assert len(good) == 2
+    assert released_before(sim, anchor, old_build, good=good)
+    assert not released_before(sim, anchor, bad.id, good=good)
+    assert not released_before(sim, anchor, sim.build({"new": b""}).id, good=good)
+    assert not released_before(sim, None, old_build, good=good)
+    sim.release(bad, by=BOB)
+    assert sim.outcome(anchor=anchor, released_before=lambda part: released_before(sim, anchor, part, good=good)) == [9]
+
+
+def test_config_that_a_removed_key_added_is_not_usable() -> None:
+    """It stays in the ledger, and nothing of it goes into the next entry."""
+    sim = start(1)
+    first = sim.config({"A": b"1"}, by=BOB)
+    sim.release(sim.build(by=CI), first, by=BOB)
+    sim.config({"A": b"2"}, by=BOB)
+    sim.trust(team(without="bob"))
+    sim.config({"LD_PRELOAD": b"evil"}, by=BOB, trust=old(sim))
+    sim.config({"A": b"3"})
+    found = walk_config(sim.refs, sim, sim.chain(), PRODUCTION)
+    assert [each.usable for each in found] == [True, False, False, True]
+
+
+def test_config_that_waits_for_approvals_is_not_usable() -> None:
+    sim = start(1, config=role("alice", "bob", threshold=2))
+    made = sim.config({"A": b"1"})
+    assert [each.usable for each in walk_config(sim.refs, sim, sim.chain(), PRODUCTION)] == [False]
+    sim.approve(made, BOB)
+    assert [each.usable for each in walk_config(sim.refs, sim, sim.chain(), PRODUCTION)] == [True]

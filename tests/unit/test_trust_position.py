@@ -206,6 +206,27 @@ def test_an_approval_by_a_key_that_was_removed() -> None:
     assert sim.outcome() == [0, 0]
 
 
+HOPELESS: dict[str, tuple[dict[str, Any], int]] = {
+    "a-key-that-was-removed": ({"by": BOB}, 7),
+    "a-build-by-nobody": ({"by": ALICE, "build": MALLORY}, 9),
+    "a-config-by-nobody": ({"by": ALICE, "config": MALLORY}, 10),
+    "nothing-else": ({"by": ALICE}, 6),
+}
+
+
+@pytest.mark.parametrize("name", HOPELESS)
+def test_pending_means_that_nothing_is_missing_but_signatures(name: str) -> None:
+    """Nobody is asked to approve what no approval can make good."""
+    over, expected = HOPELESS[name]
+    two = role("alice", "bob", threshold=2)
+    sim = start(1, release=two)
+    sim.approve(sim.releases[PRODUCTION][0], ALICE)
+    build, config = sim.build(by=over.get("build", CI)), sim.config(by=over.get("config", ALICE))
+    sim.trust(team(without="bob", release=role("alice", "carol", threshold=2)))
+    sim.release(build, config, by=over["by"], trust=old(sim))
+    assert sim.outcome() == [0, expected]
+
+
 # repudiation
 
 
