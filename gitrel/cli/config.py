@@ -7,7 +7,7 @@ one is told, and nothing is written. Values come from arguments, standard input,
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from gitrel.cli.config_input import STDIN, edited, from_file, from_stdin, read_file
 from gitrel.cli.console import Console
-from gitrel.cli.deploys import check_deploy, config_ledger, newest_config, pending_config
+from gitrel.cli.deploys import check_deploy, config_ledger, newest_config, pending_config, usable_config
 from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.stage_release import may_release, release_config
 from gitrel.errors import BadInput, Conflict, FormatError, NoUsableKey, UsageError
 from gitrel.format.dotenv import parse_dotenv
-from gitrel.format.envdir import SECRET_SUFFIX, compare, plain_values, secret_names
+from gitrel.format.envdir import SECRET_SUFFIX, Differences, compare, plain_values, secret_names
 from gitrel.release.config import (
     Change,
     Decrypt,
@@ -254,7 +254,8 @@ def _commit(
         if place.release:
             may_release(dev, chain)
             dev.standing().good()  # there has to be a build
-        ledger = config_ledger(dev, chain)
+        whole = config_ledger(dev, chain)
+        ledger = usable_config(dev, chain, whole)
         newest = ledger[-1] if ledger else None
         files = current_files(newest, dev.repo)
         base = files if base is None else base
@@ -264,13 +265,13 @@ def _commit(
             _finish(dev, place, newest, None)
             return
         different = compare(files, after)
-        verbs = (("Set", sorted({*different.added, *different.changed})), ("Unset", different.removed))
-        said = subject.format(", ".join(different.changed)) if subject else _sentence(verbs)
+        said = subject.format(", ".join(different.changed)) if subject else _sentence(different)
         for warning in warnings(after, different.names - set(different.removed)):
             dev.console.note(f"WARNING: {warning}")
         signed = write_config(
-            dev.repo, chain.newest, dev.deploy, after, newest, subject=said[:200], who=dev.who(), sign=dev.signer.sign
-        )
+            dev.repo, chain.newest, dev.deploy, after, whole[-1] if whole else None,
+            subject=said[:200], who=dev.who(), sign=dev.signer.sign,
+        )  # fmt: skip
         try:
             dev.workspace.publish({str(signed.record.ref): signed.id.oid})
         except Conflict:
@@ -284,7 +285,8 @@ def _commit(
         return
 
 
-def _sentence(verbs: Collection[tuple[str, Collection[str]]]) -> str:
+def _sentence(different: Differences) -> str:
+    verbs = (("Set", sorted({*different.added, *different.changed})), ("Unset", different.removed))
     return " and ".join(f"{verb} {', '.join(names)}" for verb, names in verbs if names)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gitrel.cli.config import Place, reading_loudly
 from gitrel.cli.config_input import write_raw
-from gitrel.cli.deploys import check_deploy, config_ledger, newest_good, released_files
+from gitrel.cli.deploys import check_deploy, config_ledger, newest_config, newest_good, released_files, usable_config
 from gitrel.cli.developer import Developer, parse_entry
 from gitrel.cli.reading import difference_fields, local_time, utc_time
 from gitrel.errors import GitrelError, NotFound, UsageError
@@ -34,7 +34,8 @@ from gitrel.trust.walk import VerifiedConfig
 
 def list_config(place: Place) -> None:
     with place.open() as dev:
-        chain, ledger = _ledger(dev)
+        chain, whole = _ledger(dev)
+        ledger = usable_config(dev, chain, whole)
         newest = ledger[-1] if ledger else None
         files = current_files(newest, dev.repo)
         values = plain_values(files)
@@ -165,9 +166,9 @@ def _ledger(dev: Developer) -> tuple[TrustChain, list[VerifiedConfig]]:
 
 
 def _entry(dev: Developer, ledger: Sequence[VerifiedConfig], text: str | None) -> VerifiedConfig | None:
-    """An entry by name, or the newest if there is one. Raises `NotFound`."""
+    """An entry by name, or the one that the next release carries. Raises `NotFound`."""
     if text is None:
-        return ledger[-1] if ledger else None
+        return newest_config(dev, dev.trust())
     number = parse_entry(text)
     if number > len(ledger):
         why = f"the newest is v{len(ledger)}" if ledger else "there is none yet"

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from gitrel.cli.developer import Developer
 from gitrel.errors import FormatError, NotFound
 from gitrel.format.envdir import Differences, compare
-from gitrel.ids import PRODUCTION, Deploy, Entry, LedgerRef, ObjectId, parse_ref
+from gitrel.ids import PRODUCTION, Deploy, Entry, LedgerRef, ObjectId, RecordId, parse_ref
 from gitrel.release.config import current_files
 from gitrel.release.cut import Standing
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import bind_trees
 from gitrel.trust.ledger import Verdict
+from gitrel.trust.signers import verify_signature
 from gitrel.trust.walk import VerifiedConfig, walk_config
 
 _CLOSE = 0.8  # of difflib's ratio: "stagin" is staging, "prod" may be a deploy of its own
@@ -56,8 +57,32 @@ def config_ledger(dev: Developer, chain: TrustChain) -> list[VerifiedConfig]:
     return walk_config(dev.workspace.refs(), dev.repo, chain, dev.deploy)
 
 
+def usable_config(dev: Developer, chain: TrustChain, ledger: list[VerifiedConfig]) -> list[VerifiedConfig]:
+    """The ledger up to the newest entry to build on: its signer holds the role today, or a good release carries it.
+
+    What a retired key adds cites an old trust and so is a link of the chain, but nobody vouches for its content.
+    """
+    role = chain.newest.policy.deploy(dev.deploy).config
+    released: set[RecordId] | None = None
+    left = list(ledger)
+    while left:
+        entry = left[-1]
+        ref = str(entry.signed.record.ref)
+        if chain.newest.owners.get(verify_signature(entry.signed, ref)) in role.people:
+            break
+        if released is None:
+            good = [each.release for each in dev.standing().verdicts if each.release is not None]
+            released = {each.config.id for each in good if each.config is not None}
+        if entry.id in released:
+            break
+        dev.console.note(f"WARNING: {ref} is passed over: its signer may not set the config any more")
+        left.pop()
+    return left
+
+
 def newest_config(dev: Developer, chain: TrustChain) -> VerifiedConfig | None:
-    entries = config_ledger(dev, chain)
+    """The entry that the next release carries."""
+    entries = usable_config(dev, chain, config_ledger(dev, chain))
     return entries[-1] if entries else None
 
 

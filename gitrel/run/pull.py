@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from gitrel import __version__
 from gitrel.errors import FormatError, Refused
-from gitrel.ids import TRUST, ApprovalRef, BuildRef, Entry, Ledger, ObjectId, Sha256, parse_ref
+from gitrel.ids import TRUST, ApprovalRef, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256, parse_ref
 from gitrel.run.files import has_files
 from gitrel.run.home import Home, Refusal, State
 from gitrel.run.prepare import prepare
@@ -159,6 +159,12 @@ def approvals_in(refs: RefMap) -> Iterator[tuple[ApprovalRef, ObjectId]]:
                     yield ref, oid
 
 
+def _accepted(repo: Repository, state: State, part: RecordId) -> bool:
+    """Whether a release that was accepted here carries a part: a refused one stands in the chain, but gets no ref."""
+    good = frozenset(repo.refs.list(Ledger.releases(state.deploy).prefix).values())
+    return released_before(repo, state.seen, part, good=good)
+
+
 def judge_alone(repo: Repository, trust: TrustChain, state: State, entry: Entry, oid: ObjectId) -> Verdict:
     """A release that was verified when it came, judged again by today's trust; its chain is not walked again.
 
@@ -169,7 +175,7 @@ def judge_alone(repo: Repository, trust: TrustChain, state: State, entry: Entry,
         state.deploy,
         RecordReader(repo.refs.list("refs/approvals/"), repo),
         shallow=True,
-        released_before=lambda part: released_before(repo, state.seen, part),
+        released_before=lambda part: _accepted(repo, state, part),
     )
     return ledger.add(str(ledger.ledger[entry]), repo.read(oid, "commit"))
 
@@ -230,7 +236,7 @@ class _Pull:
                 self._state.deploy,
                 anchor=self._state.seen,
                 shallow=only is not None,
-                released_before=lambda part: released_before(self._repo, self._state.seen, part),
+                released_before=lambda part: _accepted(self._repo, self._state, part),
             )
         )
         refused: dict[Entry, Refusal] = {}

@@ -245,7 +245,11 @@ class Choice:
         Raises `GitrelError`, that of the best one.
         """
         problems: dict[Entry, GitrelError] = {}
-        for release in candidates(self._home.read_state(), self._wanted):
+        state = self._home.read_state()
+        order = candidates(state, self._wanted)
+        if self._stop_if_repudiated and state.good is not None and order[0] < state.good:
+            order.insert(0, state.good)  # the pull went back behind what runs: ask first whether that was repudiated
+        for release in order:
             try:
                 self._last = self._formation(release)
             except (Refused, NotFound, LocalStateError, BadInput, NoUsableKey) as error:

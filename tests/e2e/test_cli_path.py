@@ -11,11 +11,12 @@ from room import NAMESPACES, Desk, Room, refs_of, room, run
 __all__ = ["room"]  # the fixture
 
 RELEASE_KEYS = {
-    "release", "deploy", "id", "sha256", "build", "config", "rollback_to", "pending", "pushed"
+    "release", "deploy", "id", "sha256", "build", "config", "rollback_to", "promoted_from", "pending",
+    "pushed",
 }  # fmt: skip
 VERDICT_KEYS = {
     "release", "id", "verdict", "sha256", "subject", "claimed_time", "claimed_by", "build", "config", "trust",
-    "rollback_to", "signers", "source",
+    "rollback_to", "promoted_from", "signers", "source",
 }  # fmt: skip
 OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -150,7 +151,7 @@ def test_json(room: Room) -> None:
     assert [each["release"] for each in log["releases"]] == ["v4", "v3", "v2", "v1"]
     assert all(set(each) == VERDICT_KEYS for each in log["releases"])
     shown = desk.gitrel("show", "v2", "--json").json
-    assert set(shown) == VERDICT_KEYS | {"variables", "processes"}
+    assert set(shown) == VERDICT_KEYS | {"variables", "variables_since", "processes"}
     assert (shown["variables"], list(shown["processes"])) == (["A"], ["web", "worker"])
     for args, files in ((("verify",), [0, 0, 0, 1]), (("verify", "v2"), [0, 1, 0, 0]), (("verify", "--all"), [1] * 4)):
         verdict = desk.gitrel(*args, "--json").json

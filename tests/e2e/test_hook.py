@@ -226,12 +226,10 @@ def test_a_pending_release(room: Room, desk: Desk) -> None:
     refused(bob, 12, f"{bad}:refs/releases/v3")
     other = build_by_hand(bob, {"Procfile": "web: x\n"}, trust=4)  # bob has no build role
     bad = release_by_hand(bob, like="", build=other, entry=3, previous="refs/releases/v2", trust=4)
-    assert "pending: 1 of 2" in landed(bob, f"{bad}:refs/releases/v3").err
-    good = release_by_hand(bob, like="refs/releases/v1", entry=4, previous=bad, trust=4)
-    assert "pending: 1 of 2" in landed(bob, f"{good}:refs/releases/v4").err
-    failed = desk.gitrel("approve", "v3", "--yes", code=13)  # this machine sees a pending release, the remote the rest
-    assert "its build record" in failed.err
-    desk.gitrel("approve", "v4", "--yes")
+    assert "its build record" in refused(bob, 9, f"{bad}:refs/releases/v3")
+    good = release_by_hand(bob, like="refs/releases/v1", entry=3, previous="refs/releases/v2", trust=4)
+    assert "pending: 1 of 2" in landed(bob, f"{good}:refs/releases/v3").err
+    desk.gitrel("approve", "v3", "--yes")
     assert desk.gitrel("log", "--json").json["releases"][0]["verdict"] == "good"
 
 

@@ -144,7 +144,8 @@ def manifest_keys() -> dict[str, object]:
     for prefix, spec in (("build", BuildSpec()), ("run.<type>", RunSpec()), ("run.<type>.health", Health())):
         found |= {f"{prefix}.{field.name}": getattr(spec, field.name) for field in fields(spec)}
     found["run.<type>.env.<NAME>"] = found.pop("run.<type>.env") or None
-    assert {field.name for field in fields(Manifest)} == {name.partition(".")[0] for name in found}
+    found["run.required_env"] = Manifest(app=App("a")).required_env
+    assert {field.name for field in fields(Manifest)} == {name.partition(".")[0] for name in found} | {"required_env"}
     return found
 
 

@@ -256,7 +256,7 @@ def test_a_big_file_does_not_need_its_size_in_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PEAK, str(tmp_path / "r.git"), str(folder)]
     done = subprocess.run(command, cwd=Path(gitrel.__file__).parents[1], capture_output=True, check=True)
     oid, peak = done.stdout.decode().split()
-    assert int(peak) < 150, "MiB"
+    assert int(peak) < 200, "MiB"
     run_git(tmp_path / "r.git", "fsck", "--strict", "--no-dangling")
     blob = run_git(tmp_path / "r.git", "rev-parse", f"{oid}:big").decode().strip()
     assert blob == run_git(folder, "hash-object", "big").decode().strip()
