@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gitrel.errors import FormatError
 from gitrel.format.text import check_text, decode
@@ -50,6 +51,7 @@ class Stamp:
             raise FormatError(f"not a time: {self.time}", why=f"0 to {_MAX_TIME} seconds")
 
     @classmethod
+    @lru_cache(maxsize=256)  # a ledger's records have author and committer alike
     def parse(cls, text: str) -> Stamp:
         match = _STAMP.fullmatch(text)
         if match is None:

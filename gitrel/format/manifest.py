@@ -17,6 +17,7 @@ PROCESS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 MAX_VALUE = 128 * 1024 - 256  # bytes; execve(2) refuses a `NAME=value` string over MAX_ARG_STRLEN, 128 KiB
 MAX_MANIFEST = 1024 * 1024
+_MAX_DOTS = 500  # in a line: tomllib's memory grows with the square of a dotted key's parts, 60 KB take gigabytes
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _LISTEN = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
@@ -88,6 +89,8 @@ def parse_toml(raw: bytes, where: str) -> TomlTable:
     """TOML as a table that remembers which of its keys were read. Raises `FormatError` with the line."""
     if len(raw) > MAX_MANIFEST:
         raise FormatError("file too large", where=where, why=f"{len(raw)} bytes, at most {MAX_MANIFEST}")
+    if any(line.count(b".") > _MAX_DOTS for line in raw.split(b"\n")):
+        raise FormatError("not TOML", where=where, why="nested too deeply")
     try:
         return TomlTable(tomllib.loads(raw.decode("utf-8")), where, "")
     except UnicodeDecodeError as error:

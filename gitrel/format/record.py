@@ -20,7 +20,7 @@ from gitrel.format.body import (
     ReleaseRecord,
     TrustRecord,
 )
-from gitrel.format.commit import Commit, Stamp, encode_commit, parse_commit
+from gitrel.format.commit import Commit, Stamp, encode_commit, parse_commit, signature_header
 from gitrel.format.tag import Tag, encode_tag, parse_tag
 from gitrel.format.trailers import parse_message
 from gitrel.ids import ApprovalRef, KeyId, ObjectFormat, ObjectId, RecordId
@@ -118,10 +118,16 @@ def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
         author=commit.author,
         committer=commit.committer,
         signature=commit.signature,
-        payload=encode_commit(replace(commit, signature=None)),
+        payload=_unsigned(raw, fmt),
         raw=raw,
         id=RecordId.of("commit", raw, fmt),
     )
+
+
+def _unsigned(raw: bytes, fmt: ObjectFormat) -> bytes:
+    """A canonical commit's bytes without its signature, the last of its headers."""
+    start = raw.index(b"\n%s " % signature_header(fmt).encode())
+    return raw[:start] + raw[raw.index(b"\n\n", start) :]
 
 
 R = TypeVar("R", TrustRecord, ConfigRecord, BuildRecord, ReleaseRecord)

@@ -174,7 +174,7 @@ def _next(now: Standing) -> tuple[Entry, RecordId | None]:
 
 
 def _judge(repo: Repository, now: Standing, signed: Signed[ReleaseRecord]) -> None:
-    reader = RecordReader({}, repo)
+    reader = RecordReader(repo.refs.list("refs/approvals/"), repo)
     released = {
         part.id
         for verdict in now.verdicts

@@ -174,6 +174,6 @@ def _inflate_loose(deflated: bytes, oid: ObjectId) -> tuple[Kind, bytes]:
             or stream.unused_data
         ):
             raise ValueError("its size is not what its header says")
-    except (zlib.error, ValueError) as error:
+    except (zlib.error, ValueError, OverflowError) as error:
         raise LocalStateError("damaged loose object", where=str(oid), why=str(error)) from error
     return kind, data

@@ -262,14 +262,15 @@ class ReleaseLedger:
 
     def _check_part(self, part: RecordId, signatures: Signatures, trust: VerifiedTrust, role: Role, kind: str) -> None:
         """It counts by its signers' role in the trust that the release cites, or because it was released before."""
-        if part in self._released or self._released_before(part):
-            return
         if trust.owners.get(signatures.own) not in role.people:
             signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
-            raise Refused(f"signed by {signer}, who does not hold the {kind} role", check=Check.SIGNATURE)
-        lack = _lack(signatures, role, trust, str(part.oid))
-        if lack is not None:
-            raise lack
+            what = f"signed by {signer}, who does not hold the {kind} role"
+            refusal: Refused | None = Refused(what, check=Check.SIGNATURE)
+        else:
+            refusal = _lack(signatures, role, trust, str(part.oid))
+        # asked last: before the first release given, the answer is a walk through the history
+        if refusal is not None and part not in self._released and not self._released_before(part):
+            raise refusal
 
 
 def _bad_part(kind: str, check: Check, ref: str, error: GitrelError) -> Refused:

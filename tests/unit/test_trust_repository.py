@@ -200,6 +200,7 @@ LOOSE: dict[str, bytes] = {
     "L70-zero-padded": zlib.compress(b"blob 02\0" + b"5\n"),
     "L70-signed": zlib.compress(b"blob +2\0" + b"5\n"),
     "L70-huge": zlib.compress(b"blob 999999999999999\0" + b"5\n"),
+    "L70-beyond-64-bits": zlib.compress(b"blob 99999999999999999999\0" + b"5\n"),
     "L70-bomb": zlib.compress(b"blob 2\0" + b"5\n" + bytes(64 * 1024 * 1024)),
     "L71": zlib.compress(b"blob 2\0" + b"5\n") + b"garbage",
     "L71-second-stream": zlib.compress(b"blob 2\0" + b"5\n") + zlib.compress(b""),
