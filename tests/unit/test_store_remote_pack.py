@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gitrel.errors import FormatError, RemoteError
+from gitrel.format.record import parse_approval, parse_record
 from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.delta import apply_delta, read_sizes
 from gitrel.store.ingest import Ingested, PackReceiver
@@ -23,7 +24,7 @@ from gitrel.store.packfile import entry_header
 from gitrel.store.repository import Repository
 
 SHA1 = ObjectFormat.SHA1
-BLOB, TREE, COMMIT, OFS, REF = 3, 2, 1, 6, 7
+BLOB, TREE, COMMIT, TAG, OFS, REF = 3, 2, 1, 4, 6, 7
 
 
 def number(value: int) -> bytes:
@@ -266,6 +267,16 @@ COSTLY = {
         "total_bytes",
     ),
     "P19 deep chain": (chain(300), {"delta_depth": 299}, "delta_depth"),
+    "P29 200,000 parents": (
+        pack(whole(COMMIT, b"tree " + b"0" * 40 + (b"\nparent " + b"1" * 40) * 200_000)),
+        {"metadata_bytes": 1_000_000},
+        "metadata_bytes",
+    ),
+    "P30 500,000 header lines": (
+        pack(whole(COMMIT, b"tree " + b"0" * 40 + b"\nx y" * 500_000)),
+        {"metadata_bytes": 1_000_000},
+        "metadata_bytes",
+    ),
     "P31 commit message": (pack(whole(COMMIT, ZEROS)), {"metadata_bytes": 10_000}, "metadata_bytes"),
     "P32 huge tree": (pack(whole(TREE, ZEROS)), {"metadata_bytes": 10_000}, "metadata_bytes"),
     "a tree made huge by a delta": (
@@ -283,6 +294,31 @@ def test_limits_are_reached_before_the_cost(store: Repository, take: Take, row: 
     with pytest.raises(RemoteError, match=f"limit {name}") as caught:
         take(data, piece=100_000, **limits)
     assert name in caught.value.hint
+
+
+@pytest.mark.parametrize("row", ["P29 200,000 parents", "P30 500,000 header lines"])
+def test_what_passes_a_raised_limit_is_still_no_record(row: str) -> None:
+    """A record is small: the verifier does not even look for its headers."""
+    data = COSTLY[row][0]
+    raw = zlib.decompressobj().decompress(data[data.index(b"\x78") :])
+    with pytest.raises(FormatError, match="too large"):
+        parse_record(raw, SHA1)
+
+
+def test_P00_the_control(take: Take) -> None:  # noqa: N802 - the row's name
+    assert take(GOOD).objects == 2
+
+
+def test_P33_a_chain_of_5000_tags_is_taken_and_followed_by_nobody(take: Take) -> None:  # noqa: N802 - the row's name
+    """An approval is a tag on a commit: what tags a tag is refused at the first link."""
+    target, kind, tags = "1" * 40, "commit", []
+    for _ in range(5000):
+        raw = f"object {target}\ntype {kind}\ntag x\ntagger A <a@b> 1 +0000\n\nx\n".encode()
+        target, kind = SHA1.object_id("tag", raw), "tag"
+        tags.append(raw)
+    assert take(pack(*(whole(TAG, raw) for raw in tags)), piece=100_000).objects == 5000
+    with pytest.raises(FormatError):
+        parse_approval(tags[-1], SHA1)
 
 
 def test_a_deep_chain_below_the_limit_is_fine(store: Repository, take: Take) -> None:
