@@ -41,6 +41,13 @@ def story(desk: Desk, app: Callable[[Desk, str], str], running: Running) -> int:
     return pid
 
 
+def program_of(pid: int) -> int:
+    """The program of a Procfile line: some shells become the last command, some stay above it."""
+    while Path(f"/proc/{pid}/comm").read_text() == "sh\n":
+        pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return pid
+
+
 def test_flask_and_gunicorn_over_ssh(room: Room, servers: Servers, host: Callable[..., Host], tmp_path: Path) -> None:
     desk, url = developer(room, servers, "ssh", "flask")
     desk = replace(desk, env={**desk.env, "PIP_CACHE_DIR": str(tmp_path / "pip")})
@@ -50,7 +57,7 @@ def test_flask_and_gunicorn_over_ssh(room: Room, servers: Servers, host: Callabl
     assert "vendor/flask/app.py" in desk.git("ls-tree", "-r", "--name-only", "refs/releases/v1:build").split()
     server = host(url, pin, env=servers.env({}))
     with server.running("--follow") as running:
-        master = story(desk, flask_app, running)
+        master = program_of(story(desk, flask_app, running))
         # a worker, then the master: gunicorn replaces the one, the supervisor the other
         worker = int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
         os.kill(worker, signal.SIGKILL)

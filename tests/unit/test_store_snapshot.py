@@ -234,13 +234,14 @@ def test_descriptors_are_closed_whatever_happens(tmp_path: Path) -> None:
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
 with Repository.open(Path(sys.argv[1])) as repo:
     print(snapshot(Path(sys.argv[2]), repo).node.oid)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# VmHWM, not ru_maxrss: that one remembers the process which this one was forked from (proc(5), getrusage(2))
+print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024)
 """
 
 
@@ -256,7 +257,7 @@ def test_a_big_file_does_not_need_its_size_in_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PEAK, str(tmp_path / "r.git"), str(folder)]
     done = subprocess.run(command, cwd=Path(gitrel.__file__).parents[1], capture_output=True, check=True)
     oid, peak = done.stdout.decode().split()
-    assert int(peak) < 200, "MiB"
+    assert int(peak) < 150, "MiB"
     run_git(tmp_path / "r.git", "fsck", "--strict", "--no-dangling")
     blob = run_git(tmp_path / "r.git", "rev-parse", f"{oid}:big").decode().strip()
     assert blob == run_git(folder, "hash-object", "big").decode().strip()
