@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import program
 
 from gitrel.errors import BadInput, FormatError, GitrelError, NoUsableKey
 from gitrel.keys.secrets import (
@@ -154,5 +154,5 @@ def test_a_reader_is_called_by_its_comment(tmp_path: Path) -> None:
 
 
 def test_the_programs_are_there() -> None:
-    assert shutil.which("age")
-    assert shutil.which("age-keygen")
+    assert program("age")
+    assert program("age-keygen")

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from conftest import program
 from simulator import FILES, Simulator, policy
 
 from gitrel.format.trust import encode_allowed_signers
@@ -88,6 +89,7 @@ def git_seconds(sim: Simulator, folder: Path) -> float:
 def test_ten_thousand_releases(
     large: Simulator, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    program("ssh-keygen")
     ours = min(verify_all(large) for _ in range(2))
     git = git_seconds(large, tmp_path / "repo.git")
     whole, releases = git * len(records(large)) / ours, git * RELEASES / ours
