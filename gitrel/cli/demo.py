@@ -71,11 +71,43 @@ stop_timeout = "3s"
 """
 
 
+class _Interruption:
+    """The first signal ends the demo; cleaning up after it is not interrupted by a second one.
+
+    While it is held, a signal waits: nobody would stop a process, or remove a folder, whose maker is interrupted
+    before it can tell.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self._held = self._came = False
+        for number in self._SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        for number in self._SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        self._came = True
+        if not self._held:
+            raise KeyboardInterrupt
+
+    def hold(self) -> None:
+        self._held = True
+
+    def let_go(self) -> None:
+        """Raises `KeyboardInterrupt` if a signal came meanwhile."""
+        held, self._held = self._held, False
+        if held and self._came:
+            raise KeyboardInterrupt
+
+
 class Demo:
     """One run of it in `folder`."""
 
-    def __init__(self, console: Console, folder: Path) -> None:
+    def __init__(self, console: Console, folder: Path, interruption: _Interruption) -> None:
         self._console = console
+        self._interruption = interruption
         self._folder = folder
         self._home = folder / "server"
         self._port = _free_port()
@@ -193,6 +225,7 @@ class Demo:
         self, argv: list[str], folder: Path, output: int, env: Mapping[str, str]
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A program in a session of its own, so that Ctrl-C reaches the demo alone; it has ended after the block."""
+        self._interruption.hold()
         try:
             process = subprocess.Popen(
                 argv,
@@ -207,6 +240,7 @@ class Demo:
             raise NotFound(f"no {argv[0]} on this machine", hint="install git, e.g. `apt-get install git`") from None
         with process:
             try:
+                self._interruption.let_go()
                 yield process
             finally:
                 if process.poll() is None:
@@ -255,11 +289,12 @@ def demo(console: Console, keep: bool) -> None:
     """Raises `GitrelError` of whatever step fails; the scratch folder goes away unless `keep`."""
     began = time.monotonic()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # `gitrel demo | head` must not leave a server behind
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
+    interruption = _Interruption()
+    interruption.hold()
     folder = Path(tempfile.mkdtemp(prefix="gitrel-demo-"))
     try:
-        Demo(console, folder).run()
+        interruption.let_go()
+        Demo(console, folder, interruption).run()
     except BrokenPipeError:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         _leave(console, folder, keep)
@@ -270,13 +305,6 @@ def demo(console: Console, keep: bool) -> None:
     else:
         _leave(console, folder, keep)
     console.out(f"\nall of it worked, in {time.monotonic() - began:.1f} s")
-
-
-def _interrupted(_number: int, _frame: object) -> None:
-    """The first signal ends the demo; cleaning up after it is not interrupted by a second one."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _leave(console: Console, folder: Path, keep: bool) -> None:
