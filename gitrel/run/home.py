@@ -70,6 +70,8 @@ class State:
     `judged`: a digest of what the remote showed when all this was found out. `pinned`: chosen by hand on this
     server. `identity`: the file that secrets are read with, below the home or absolute. `lacking`: what kept a
     release from being started here. `configured`: the newest config that the remote shows, which nobody verified.
+    `scales`: how many of a process type, where this server differs from the build. `released`: the releases
+    whose release phase was done here.
     """
 
     app: App
@@ -89,6 +91,8 @@ class State:
     identity: str | None = None
     lacking: Mapping[Entry, str] = field(default_factory=dict)
     configured: Entry | None = None
+    scales: Mapping[str, int] = field(default_factory=dict)
+    released: frozenset[Entry] = frozenset()
 
     def encode(self) -> bytes:
         document = {"format": FORMAT, **asdict(self)}
@@ -101,6 +105,7 @@ class State:
         }
         for key in ("ready", "current", "good", "pinned", "configured"):
             document[key] = document[key] and str(document[key])
+        document["released"] = [str(entry) for entry in sorted(self.released)]
         for key in ("failed", "refused", "lacking"):
             document[key] = {str(entry): why for entry, why in document[key].items()}
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
@@ -127,9 +132,11 @@ class State:
                 judged=document["judged"],
                 contact=document["contact"],
                 trouble=document["trouble"],
-                identity=document.get("identity"),  # these three came later than format 1 did
+                identity=document.get("identity"),  # from here on: keys that came later than format 1 did
                 lacking={Entry.parse(key): str(why) for key, why in document.get("lacking", {}).items()},
                 configured=_entry(document.get("configured")),
+                scales={str(kind): int(number) for kind, number in document.get("scales", {}).items()},
+                released=frozenset(map(Entry.parse, document.get("released", []))),
             )
         except (ValueError, KeyError, TypeError, AttributeError, FormatError) as error:
             raise LocalStateError(

@@ -26,7 +26,7 @@ def join(
     json: Json = False,
 ) -> None:
     """Set a server up: its home, the remote, the pinned trust, the key that reads secrets."""
-    from gitrel.cli.server import join as command
+    from gitrel.cli.join import join as command
 
     command(Console(as_json=json), url, home, trust, first_use, deploy, identity)
 
@@ -38,7 +38,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch, verify and check out the newest release that may run."""
-    from gitrel.cli.server import pull as command
+    from gitrel.cli.pulling import pull as command
 
     command(Console(as_json=json), home, switch)
 
@@ -56,7 +56,7 @@ def run_(
     home: HomePath = None,
 ) -> None:
     """Pull if the remote is there, then run and supervise the release's processes."""
-    from gitrel.cli.server import run as command
+    from gitrel.cli.running import run as command
 
     command(Console(), home, entry, scale, follow, interval, port, stop_if_repudiated)
 
@@ -69,7 +69,7 @@ def exec_(
     home: HomePath = None,
 ) -> None:
     """Verify the current release and become one of its processes (for systemd and containers)."""
-    from gitrel.cli.server import exec_process
+    from gitrel.cli.running import exec_process
 
     exec_process(home, process, args or [], port)
 
@@ -77,7 +77,7 @@ def exec_(
 @app.command()
 def status(home: HomePath = None, json: Json = False) -> None:
     """What runs here, and what the remote said last."""
-    from gitrel.cli.server import status as command
+    from gitrel.cli.status import status as command
 
     command(Console(as_json=json), home)
 

@@ -1,0 +1,124 @@
+"""`gitrel pull`, by a person and by the supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from gitrel.cli.console import Console
+from gitrel.cli.server import open_home, open_remote, poll_mark
+from gitrel.errors import GitrelError, LocalStateError, Locked, NotFound, Refused
+from gitrel.ids import Entry
+from gitrel.run.formation import MARK
+from gitrel.run.home import Home, Refusal
+from gitrel.run.pull import Pulled
+from gitrel.run.pull import pull as pull_into
+from gitrel.run.resolve import candidates, check_startable
+from gitrel.store.limits import Limits
+
+
+def pull(console: Console, path: Path | None, switch: bool) -> None:
+    home = open_home(path)
+    if os.environ.get(MARK) == poll_mark(home):
+        _poll(console, home)
+        return
+    pulled = pull_once(home, console)
+    pending = {entry: refusal for entry, refusal in pulled.refused.items() if refusal.pending}
+    bad = {entry: refusal for entry, refusal in pulled.refused.items() if not refusal.pending}
+    if pulled.release is None and not bad:
+        raise nothing_to_run(home, pulled)
+    if pulled.release is not None:
+        console.out(f"{pulled.release}{'' if pulled.new else ' (nothing new)'}")
+        if switch:
+            _switch(console, home, pulled.release)
+    for entry, refusal in pending.items():
+        console.note(f"{entry} is pending: {refusal}")
+    for entry, refusal in list(bad.items())[1:]:
+        console.note(f"{entry} is refused: {refusal}")
+    if bad:
+        raise _refused(*next(iter(bad.items())), pulled.release)
+    console.result(
+        release=str(pulled.release) if pulled.release else None,
+        new=pulled.new,
+        pending=[str(entry) for entry in pending],
+    )
+
+
+def nothing_to_run(home: Home, pulled: Pulled) -> NotFound:
+    deploy = home.read_state().deploy
+    if not pulled.refused:
+        return NotFound(f"the remote has no release of {deploy}", hint="`gitrel release` makes one")
+    why = "; ".join(str(refusal) for refusal in pulled.refused.values())
+    return NotFound(f"no release of {deploy} may run yet", why=why, hint="then run the command again")
+
+
+def _refused(entry: Entry, refusal: Refusal, instead: Entry | None) -> Refused:
+    """What a pull ends with that had to leave a newer release alone."""
+    stays = f"{instead} is the newest that may run here" if instead else "nothing of this remote may run here"
+    return Refused(
+        f"{entry} is refused: {refusal.what}",
+        check=refusal.check,
+        where=refusal.where,
+        why=refusal.why,
+        hint=f"{stays}; find out who made {entry}, and release anew",
+    )
+
+
+def _poll(console: Console, home: Home) -> None:
+    """A pull for the supervisor, which asks again and again: only what changed is said, and is an error."""
+    before = home.read_state()
+    try:
+        pulled = pull_once(home, console, polling=True)
+    except GitrelError as error:
+        if str(error) == before.trouble:
+            return
+        raise
+    if before.trouble is not None:
+        console.note("the remote answers as it should again")
+    if pulled.new:
+        console.out(str(pulled.release))
+    for entry, refusal in pulled.refused.items():
+        if before.refused.get(entry) != refusal:
+            console.note(f"{entry} is {'pending' if refusal.pending else 'refused'}: {refusal}")
+
+
+def pull_once(home: Home, console: Console, *, polling: bool = False, limits: Limits | None = None) -> Pulled:
+    """A pull whose failure is remembered for `status`."""
+    state = home.read_state()
+    try:
+        with open_remote(state.url, limits) as remote:
+            if not polling:
+                console.note(f"asking {remote.safe_url}")
+            pulled = pull_into(home, remote, now=time.time(), anew=not polling, progress=console.note)
+    except Locked:
+        raise
+    except GitrelError as error:
+        trouble = str(error)
+        with contextlib.suppress(LocalStateError):  # the disk may be the trouble; the first error says what to do
+            home.change_state(lambda state: replace(state, trouble=trouble))
+        raise
+    if pulled.shallow:
+        console.note("note: the remote cannot send records without files: the chain is verified from here on only")
+    return pulled
+
+
+def _switch(console: Console, home: Home, entry: Entry) -> None:
+    """Point `current` at what was pulled, unless something else has the say."""
+    state = home.read_state()
+    if entry in state.failed:
+        console.note(f"note: {entry} failed here before, so `current` stays {state.current or 'where it is'}")
+    elif candidates(state)[0] != entry:
+        console.note(f"note: pinned to {state.pinned}, so `current` stays")
+    elif home.locked("run"):
+        if state.current != entry:
+            console.note("note: a supervisor runs here; it moves `current` when the release is healthy")
+    elif state.current != entry or not _points(home, entry):
+        check_startable(home, entry)
+        home.switch(entry)
+
+
+def _points(home: Home, entry: Entry) -> bool:
+    return os.path.realpath(home.path / "current") == os.path.realpath(home.releases / str(entry))
