@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Generator, Iterator
@@ -68,6 +69,11 @@ OPTIONAL = {
 _NOT_FOUND = re.compile(
     r"cannot run ([\w-]+): No such file|\b([\w-]+): (?:command )?not found|git: '(lfs)' is not a git command"
 )
+
+
+def pytest_configure() -> None:
+    """A job in the background of a script ignores Ctrl-C, and what is ignored stays so in every child of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def find_program(name: str) -> str | None:

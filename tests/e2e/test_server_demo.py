@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from apps import sealed
+from conftest import find_program
 from room import ROOT, run
 
 SECONDS = 30
@@ -63,7 +64,8 @@ def test_from_a_fresh_installation(installed: Path, env: Mapping[str, str], tmp_
     took = time.monotonic() - began
     assert done.code == 0, done.out + done.err
     assert "all of it worked" in done.out
-    assert done.out.count("git verify-commit") == 3
+    if find_program("ssh-keygen") is not None:  # else the demo says what it leaves out
+        assert done.out.count("git verify-commit") == 3
     for answer in ("v1: hello from the first", "v2: good morning from the second", "v3: hello from the first"):
         assert answer in done.out
     assert left(tmp_path) == []
