@@ -46,24 +46,12 @@ GIT_CONFIG = """\
 
 
 # What a machine with only Python and git may lack; `.ci/run` installs all of it.
-OPTIONAL = {
-    *(
-        "age",
-        "age-keygen",
-        "curl",
-        "fcgiwrap",
-        "pkill",
-        "git-lfs",
-        "mount",
-        "nginx",
-        "node",
-        "openssl",
-        "ssh",
-        "ssh-add",
-        "ssh-agent",
-    ),
-    *("ssh-keygen", "sshd", "strace", "umount", "unshare"),
-}
+_OPTIONAL = """
+    ab age age-keygen buildah curl fcgiwrap git-lfs ldd mount nginx node nsenter openssl ostree
+    pkill setpriv skopeo ssh ssh-add ssh-agent ssh-keygen sshd strace systemctl systemd-analyze
+    systemd-escape umoci umount unshare
+"""
+OPTIONAL = frozenset(_OPTIONAL.split())
 
 
 _NOT_FOUND = re.compile(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gitrel import __version__
-from gitrel.cli.commands import config, develop, serve, trust
+from gitrel.cli.commands import config, develop, export, serve, trust
 from gitrel.cli.console import Console, escaped
 from gitrel.errors import ExitCode, GitrelError, Interrupted, UsageError
 
@@ -27,6 +27,7 @@ app.add_typer(develop.app)
 app.add_typer(config.app, name="config")
 app.add_typer(trust.app, name="trust")
 app.add_typer(serve.app)
+app.add_typer(export.app, name="export")
 
 
 @app.callback(invoke_without_command=True)

@@ -9,8 +9,14 @@ import typer
 
 from gitrel.cli.console import Console
 from gitrel.cli.options import DeployName, Json, Message, Pin, RemoteName, Repo, Yes
+from gitrel.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+ConfigEntry = Annotated[
+    str | None,
+    typer.Option("--config", metavar="vN", help="The deploy's config as of this entry; default: the newest."),
+]
 
 
 @app.command()
@@ -49,6 +55,7 @@ def build(
 def release(
     rev: Annotated[str, typer.Argument(help="The source commit; built if it is not yet.")] = "HEAD",
     build_id: Annotated[str | None, typer.Option("--build", help="Release this build record instead.")] = None,
+    config: ConfigEntry = None,
     message: Message = None,
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -59,7 +66,7 @@ def release(
     """Combine a build with the deploy's config into the next release: signed, pushed, immutable."""
     from gitrel.cli.stage_release import release as command
 
-    command(Console(as_json=json), repo, remote, deploy, trust, rev, build_id, message)
+    command(Console(as_json=json), repo, remote, deploy, trust, rev, build_id, config, message)
 
 
 @app.command()
@@ -85,6 +92,7 @@ def promote(
     entry: Annotated[
         str | None, typer.Argument(metavar="[vN]", help="Its release; default: the newest that may run.")
     ] = None,
+    config: ConfigEntry = None,
     message: Message = None,
     deploy: Annotated[str, typer.Option("--to", "--deploy", help="The deploy that gets the release.")] = "production",
     repo: Repo = None,
@@ -95,7 +103,7 @@ def promote(
     """Release the very build that another deploy ran, with this deploy's config."""
     from gitrel.cli.stage_release import promote as command
 
-    command(Console(as_json=json), repo, remote, deploy, trust, origin, entry, message)
+    command(Console(as_json=json), repo, remote, deploy, trust, origin, entry, config, message)
 
 
 @app.command()
@@ -150,6 +158,9 @@ def verify(
     entry: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the newest that may run.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The files of every release, not of one.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="One release, check by check.")] = False,
+    oci: Annotated[
+        Path | None, typer.Option("--oci", metavar="DIR", help="An exported image instead, by its pin alone.")
+    ] = None,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -157,6 +168,11 @@ def verify(
     json: Json = False,
 ) -> int:
     """Verify the whole ledger's records, and the files of one release (or of all)."""
+    if oci is not None:
+        from gitrel.cli.export import check
+
+        check(Console(as_json=json), oci, trust)
+        return ExitCode.DONE
     from gitrel.cli.reading import verify as command
 
     return command(Console(as_json=json), repo, remote, deploy, trust, entry, everything, explain)
@@ -164,7 +180,7 @@ def verify(
 
 @app.command()
 def approve(
-    what: Annotated[str, typer.Argument(metavar="vN", help="A release; or trust/vN, or build/ID.")],
+    what: Annotated[str, typer.Argument(metavar="vN", help="A release; or config/vN, build/ID, trust/vN.")],
     deploy: DeployName = "production",
     yes: Yes = False,
     repo: Repo = None,
@@ -173,9 +189,10 @@ def approve(
     json: Json = False,
 ) -> None:
     """Sign an approval of what somebody else made."""
-    from gitrel.cli import trust as command
+    from gitrel.cli.approval import approve as command
+    from gitrel.cli.trust import Place
 
-    command.approve(Console(as_json=json), command.Place(repo=repo, remote=remote, pin=trust, yes=yes), what, deploy)
+    command(Console(as_json=json), Place(repo=repo, remote=remote, pin=trust, yes=yes), what, deploy)
 
 
 @app.command()
