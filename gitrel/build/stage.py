@@ -32,6 +32,7 @@ from pathlib import Path
 
 from gitrel.build.checkout import Checkout, Git, check_out
 from gitrel.build.command import OnOutput, kill_leftovers, run_command
+from gitrel.build.writable import link_writable
 from gitrel.errors import BadInput, BuildFailed, LocalStateError
 from gitrel.format.manifest import MANIFEST, BuildSpec, Manifest, parse_manifest
 from gitrel.format.procfile import PROCFILE, parse_procfile
@@ -111,15 +112,18 @@ def stage(
         _drop_links(source)
         for name, raw in carried.items():
             _carry(output / name, raw, spec)
+        manifest = parse_manifest(_read(output / MANIFEST), MANIFEST)
+        notes = [f"submodule {path} is left out: .gitmodules says `update = none`" for path in source.skipped]
+        notes += link_writable(output, manifest.writable)
         yield Staged(
             folder=output,
             source=commit,
-            manifest=parse_manifest(_read(output / MANIFEST), MANIFEST),
+            manifest=manifest,
             processes=parse_procfile(_read(output / PROCFILE), PROCFILE),
-            exclude=spec.exclude,
+            exclude=tuple(each for each in spec.exclude if each not in manifest.writable),
             started=started,
             finished=int(clock()),
-            notes=tuple(f"submodule {path} is left out: .gitmodules says `update = none`" for path in source.skipped),
+            notes=tuple(notes),
         )
 
 

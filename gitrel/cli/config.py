@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gitrel.cli.config_input import STDIN, edited, from_file, from_stdin, read_file
 from gitrel.cli.console import Console
-from gitrel.cli.deploys import check_deploy, config_ledger, newest_config, pending_config, usable_config
+from gitrel.cli.deploys import approved_config, check_deploy, config_head, config_ledger, pending_config
 from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.stage_release import may_release, release_config
 from gitrel.errors import BadInput, Conflict, FormatError, NoUsableKey, UsageError
 from gitrel.format.dotenv import parse_dotenv
 from gitrel.format.envdir import SECRET_SUFFIX, Differences, compare, plain_values, secret_names
+from gitrel.ids import PersonName
 from gitrel.release.config import (
     Change,
     Decrypt,
@@ -36,7 +37,7 @@ from gitrel.release.config import (
     write_config,
 )
 from gitrel.trust.chain import TrustChain
-from gitrel.trust.signers import require_role, verify_signature
+from gitrel.trust.signers import require_role
 from gitrel.trust.walk import VerifiedConfig
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ Make = Callable[[TrustChain, Sequence[VerifiedConfig], dict[str, bytes]], dict[s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Which deploy of which repository, and with which key its secrets can be read (None: the usual ones)."""
+    """Which deploy of which repository, and with which key its secrets can be read (None: the usual ones).
+
+    `instead`: a change is made without what a pending one changes.
+    """
 
     console: Console
     repo: Path | None
@@ -58,6 +62,7 @@ class Place:
     pin: str | None
     identity: Path | None = None
     release: bool = False
+    instead: bool = False
 
     @contextmanager
     def open(self) -> Iterator[Developer]:
@@ -106,8 +111,8 @@ def edit_config(place: Place) -> None:
         dev.sync()
         chain = dev.trust()
         check_deploy(dev, chain, new=True)
-        _may_configure(dev, chain)
-        base = current_files(newest_config(dev, chain), dev.repo)
+        ledger, _ = _ground(dev, place, config_ledger(dev, chain), _may_configure(dev, chain))
+        base = current_files(ledger[-1] if ledger else None, dev.repo)
         shown = {name: value.encode() for name, value in plain_values(base).items()}
         shown |= dict.fromkeys(secret_names(base), _UNCHANGED.encode())
         wanted = edited(dev, dict(sorted(shown.items())))
@@ -128,7 +133,7 @@ def reencrypt(place: Place, everything: bool) -> None:
 
         def make(chain: TrustChain, ledger: Sequence[VerifiedConfig], files: dict[str, bytes]) -> dict[str, bytes]:
             names = secret_names(files) if everything else list(outdated(ledger, dev.repo, chain, dev.deploy))
-            read = reading_loudly(dev, place.identity, chain)
+            read = reading_loudly(dev, place.identity, chain, ledger)
             return reencrypted(files, names, encrypt=_encrypt_to(dev, chain), decrypt=read)
 
         _commit(dev, place, make, Change(), subject="Encrypt {} anew")
@@ -156,10 +161,31 @@ def _tell_old_readers(dev: Developer, chain: TrustChain) -> None:
             )
 
 
-def _may_configure(dev: Developer, chain: TrustChain) -> None:
+def _may_configure(dev: Developer, chain: TrustChain) -> PersonName:
     policy = chain.newest.policy
     role = policy.deploy(dev.deploy).config
-    require_role(policy, role, dev.signer.public_key.id, f"set the config of {dev.deploy}")
+    return require_role(policy, role, dev.signer.public_key.id, f"set the config of {dev.deploy}")
+
+
+def _ground(
+    dev: Developer, place: Place, whole: Sequence[VerifiedConfig], person: PersonName
+) -> tuple[list[VerifiedConfig], VerifiedConfig | None]:
+    """The ledger up to the entry that the next one is made from, the newest; and the pending one that it replaces.
+
+    A pending one only if this person signed it too; whoever goes on from it signs all that it says. Raises `Conflict`.
+    """
+    head = config_head(dev, whole)
+    newest = head[-1] if head else None
+    if newest is None or newest.lack is None or (person in newest.people and not place.instead):
+        return head, None
+    if place.instead:
+        return approved_config(head), newest
+    raise Conflict(
+        f"config {newest.entry} is pending: {newest.signed.record.subject}",
+        where=newest.lack.where,
+        why=newest.lack.why,
+        hint=f"{newest.lack.hint}, then make yours on top of it; or --instead: without what it changes",
+    )
 
 
 def _encrypt_to(dev: Developer, chain: TrustChain) -> Encrypt:
@@ -207,8 +233,10 @@ def _reading_quietly(dev: Developer, path: Path | None) -> Decrypt:
     return decrypt
 
 
-def reading_loudly(dev: Developer, path: Path | None, chain: TrustChain) -> Callable[[bytes], bytes]:
-    """A secret's value. Raises `NoUsableKey`, which names the readers, or `FormatError`."""
+def reading_loudly(
+    dev: Developer, path: Path | None, chain: TrustChain, ledger: Sequence[VerifiedConfig]
+) -> Callable[[bytes], bytes]:
+    """A secret's value. Raises `NoUsableKey`, which names whom it is encrypted to, or `FormatError`."""
     from gitrel.keys.secrets import decrypt_secret, describe_reader
 
     keys = identities(dev, path)
@@ -217,10 +245,11 @@ def reading_loudly(dev: Developer, path: Path | None, chain: TrustChain) -> Call
         try:
             return decrypt_secret(blob, keys)
         except NoUsableKey as error:
-            readers = ", ".join(map(describe_reader, chain.newest.policy.deploy(dev.deploy).readers))
+            made = next((entry for entry in ledger if blob in current_files(entry, dev.repo).values()), None)
+            readers = ", ".join(map(describe_reader, readers_of(made, chain))) if made else ""
             mine = ", ".join(describe_reader(key.reader) for key in keys) or "no key that age can use"
-            error.what = "no key here reads the secrets"
-            error.why = f"today's readers: {readers or 'nobody'}; here: {mine}"
+            error.what = "no key here reads that secret"
+            error.why = f"it is encrypted to {readers or 'others'}; here: {mine}"
             error.hint = "--identity PATH names another key; or ask one of the readers"
             raise
 
@@ -250,22 +279,24 @@ def _commit(
     check_deploy(dev, dev.trust(), new=True)
     while True:
         chain = dev.trust()
-        _may_configure(dev, chain)
+        person = _may_configure(dev, chain)
         if place.release:
-            may_release(dev, chain)
-            dev.standing().good()  # there has to be a build
+            _may_release_it(dev, chain)
         whole = config_ledger(dev, chain)
-        ledger = usable_config(dev, chain, whole)
+        ledger, dropped = _ground(dev, place, whole, person)
         newest = ledger[-1] if ledger else None
         files = current_files(newest, dev.repo)
         base = files if base is None else base
-        _check_clash(base, files, change, newest, chain)
-        after = make(chain, ledger, dict(files))
-        if after is None or after == files:
+        _check_clash(base, files, change, newest)
+        made = make(chain, ledger, dict(files))
+        after = files if made is None else made
+        if after == files and dropped is None:
             _finish(dev, place, newest, None)
             return
         different = compare(files, after)
         said = subject.format(", ".join(different.changed)) if subject else _sentence(different)
+        if dropped is not None:
+            said = f"{said or 'Nothing'} instead of {dropped.entry}"
         for warning in warnings(after, different.names - set(different.removed)):
             dev.console.note(f"WARNING: {warning}")
         signed = write_config(
@@ -277,12 +308,25 @@ def _commit(
         except Conflict:
             dev.sync()
             continue
-        made = VerifiedConfig(signed, signed.record.entry)
-        stale = outdated([*ledger, made], dev.repo, chain, dev.deploy)
+        whole = config_ledger(dev, chain)
+        stale = outdated(whole, dev.repo, chain, dev.deploy)
         if stale:
             dev.console.note(f"note: {', '.join(stale)}: encrypted for other readers; `gitrel config reencrypt`")
-        _finish(dev, place, made, said)
+        _finish(dev, place, whole[-1], said)
         return
+
+
+def _may_release_it(dev: Developer, chain: TrustChain) -> None:
+    """Raises what `--release` would end with, before anything is signed."""
+    may_release(dev, chain)
+    role = chain.newest.policy.deploy(dev.deploy).config
+    if role.threshold > 1:
+        raise UsageError(
+            f"the config of {dev.deploy} needs {role.threshold} people: it cannot be released at once",
+            where="--release",
+            hint="without it; then somebody else approves the change, and `gitrel release`",
+        )
+    dev.standing().good()  # there has to be a build
 
 
 def _sentence(different: Differences) -> str:
@@ -291,20 +335,14 @@ def _sentence(different: Differences) -> str:
 
 
 def _check_clash(
-    base: Mapping[str, bytes],
-    files: Mapping[str, bytes],
-    change: Change,
-    newest: VerifiedConfig | None,
-    chain: TrustChain,
+    base: Mapping[str, bytes], files: Mapping[str, bytes], change: Change, newest: VerifiedConfig | None
 ) -> None:
     theirs = compare(base, files).names & change.names
     clash = sorted(name for name in theirs if name not in change.set_ or files.get(name) != change.set_[name])
     if clash and newest is not None:
-        ref = str(newest.signed.record.ref)
-        cited = chain.cited(newest.signed.record.trust, ref)
         raise Conflict(
-            f"{cited.owners[verify_signature(newest.signed, ref)]} changed {', '.join(clash)} meanwhile",
-            where=ref,
+            f"{newest.maker} changed {', '.join(clash)} meanwhile",
+            where=str(newest.signed.record.ref),
             why=newest.signed.record.subject,
             hint="see `gitrel config log`, then run the command again if yours is to hold",
         )
@@ -313,10 +351,12 @@ def _check_clash(
 def _finish(dev: Developer, place: Place, entry: VerifiedConfig | None, said: str | None) -> None:
     """Say what happened, and release it if that was asked for."""
     console, name = dev.console, str(entry.entry) if entry else None
-    fields = {"changed": said is not None, "config": name}
+    fields: dict[str, Any] = {"changed": said is not None, "config": name}
     if said is not None and entry is not None:
-        console.out(f"config {name}: {said}{'' if place.release else '; the next release carries it'}")
-        fields["id"] = entry.id.oid
+        console.out(f"config {name}: {said}{'' if place.release or entry.lack else '; the next release carries it'}")
+        if entry.lack is not None:
+            console.note(f"note: {entry.lack.what}; {entry.lack.why}: {entry.lack.hint}")
+        fields |= {"id": entry.id.oid, "pending": entry.pending}
     elif not place.release or pending_config(dev, dev.standing()) is None:
         console.out("nothing changes")
         console.result(**fields)

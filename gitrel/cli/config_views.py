@@ -5,15 +5,24 @@ A secret's value is shown by `get` and `export` alone, and only with `--reveal`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gitrel.cli.config import Place, reading_loudly
 from gitrel.cli.config_input import write_raw
-from gitrel.cli.deploys import check_deploy, config_ledger, newest_config, newest_good, released_files, usable_config
-from gitrel.cli.developer import Developer, parse_entry
+from gitrel.cli.deploys import (
+    approved_config,
+    check_deploy,
+    config_head,
+    config_ledger,
+    named_config,
+    newest_good,
+    released_files,
+)
+from gitrel.cli.developer import Developer
 from gitrel.cli.reading import difference_fields, local_time, utc_time
-from gitrel.errors import GitrelError, NotFound, UsageError
+from gitrel.errors import GitrelError, UsageError
 from gitrel.format.dotenv import encode_dotenv
 from gitrel.format.envdir import (
     SECRET_SUFFIX,
@@ -25,22 +34,20 @@ from gitrel.format.envdir import (
     secret_names,
     variables,
 )
-from gitrel.ids import Ledger
 from gitrel.release.config import current_files, no_variable, outdated
 from gitrel.trust.chain import TrustChain
-from gitrel.trust.signers import verify_signature
 from gitrel.trust.walk import VerifiedConfig
 
 
 def list_config(place: Place) -> None:
     with place.open() as dev:
         chain, whole = _ledger(dev)
-        ledger = usable_config(dev, chain, whole)
+        ledger = _shown(dev, whole)
         newest = ledger[-1] if ledger else None
         files = current_files(newest, dev.repo)
         values = plain_values(files)
         for name in sorted(variables(files)):
-            dev.console.out(f"{name}={values[name]}" if name in values else f"{name} (secret)")
+            dev.console.out(f"{name}{_value(name, values)}")
         stale = outdated(ledger, dev.repo, chain, dev.deploy) if ledger else {}
         if stale:
             dev.console.note(f"note: {', '.join(stale)}: encrypted for other readers; `gitrel config reencrypt`")
@@ -59,7 +66,7 @@ def get_config(place: Place, name: str, entry: str | None, reveal: bool) -> None
         elif not reveal:
             raise UsageError(f"{name} is a secret", hint=f"`gitrel config get --reveal {name}`, with a reader's key")
         else:
-            value = _revealed(dev, place, chain, files, [name])[name]
+            value = _revealed(dev, place, chain, ledger, files, [name])[name]
         write_raw(value, dev.console)
         dev.console.result(name=name, value=value, secret=name not in files)
 
@@ -70,7 +77,7 @@ def export_config(place: Place, entry: str | None, reveal: bool) -> None:
         chain, ledger = _ledger(dev)
         files = current_files(_entry(dev, ledger, entry), dev.repo)
         secrets = secret_names(files)
-        values = plain_values(files) | (_revealed(dev, place, chain, files, secrets) if reveal else {})
+        values = plain_values(files) | (_revealed(dev, place, chain, ledger, files, secrets) if reveal else {})
         hidden = [] if reveal else secrets
         text = "".join(f"# {name} is a secret\n" for name in hidden) + encode_dotenv(dict(sorted(values.items())))
         write_raw(text.removesuffix("\n"), dev.console)
@@ -78,9 +85,14 @@ def export_config(place: Place, entry: str | None, reveal: bool) -> None:
 
 
 def _revealed(
-    dev: Developer, place: Place, chain: TrustChain, files: Mapping[str, bytes], names: Sequence[str]
+    dev: Developer,
+    place: Place,
+    chain: TrustChain,
+    ledger: Sequence[VerifiedConfig],
+    files: Mapping[str, bytes],
+    names: Sequence[str],
 ) -> dict[str, str]:
-    decrypt = reading_loudly(dev, place.identity, chain)
+    decrypt = reading_loudly(dev, place.identity, chain, ledger)
     values = {}
     for name in names:
         try:
@@ -92,22 +104,24 @@ def _revealed(
 
 
 def diff_config(place: Place, first: str | None, second: str | None) -> None:
-    """Two entries; by default what the newest release carries, and the newest entry."""
+    """Two entries; by default what the newest release carries, and the newest entry, pending or not."""
     with place.open() as dev:
         _, ledger = _ledger(dev)
         if first is None:
             before = released_files(dev, newest_good(dev.standing()))
         else:
-            before = current_files(_entry(dev, ledger, first), dev.repo)
-        after = current_files(_entry(dev, ledger, second), dev.repo)
+            before = current_files(named_config(dev, ledger, first), dev.repo)
+        head = config_head(dev, ledger)
+        newest = head[-1] if head else None
+        after = current_files(named_config(dev, ledger, second) if second else newest, dev.repo)
         different = compare(before, after)
-        for line in _lines(different, before, after):
+        for line in difference_lines(different, before, after):
             dev.console.out(line)
         dev.console.result(**difference_fields(different))
 
 
-def _lines(different: Differences, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
-    """A line for each variable; plain values are shown."""
+def difference_lines(different: Differences, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+    """A line for each variable; plain values are shown, secret ones never."""
     old, new = plain_values(before), plain_values(after)
     lines = [(name, f"+ {name}{_value(name, new)}") for name in different.added]
     lines += [(name, f"- {name}{_value(name, old)}") for name in different.removed]
@@ -117,13 +131,17 @@ def _lines(different: Differences, before: Mapping[str, bytes], after: Mapping[s
 
 
 def _value(name: str, values: Mapping[str, str]) -> str:
-    return f"={values[name]}" if name in values else " (secret)"
+    """On one line, whatever is in it: nothing that a value holds looks like another variable."""
+    if name not in values:
+        return " (secret)"
+    value = values[name]
+    return f"={value if value.isprintable() and value == value.strip() else json.dumps(value, ensure_ascii=False)}"
 
 
 def log_config(place: Place, name: str | None) -> None:
     """Who changed which variable when, newest first; of all variables or of one."""
     with place.open() as dev:
-        chain, ledger = _ledger(dev)
+        _, ledger = _ledger(dev)
         rows: list[list[str]] = []
         found: list[dict[str, Any]] = []
         before: Mapping[str, bytes] = {}
@@ -134,12 +152,17 @@ def log_config(place: Place, name: str | None) -> None:
             if name is not None and name not in different.names:
                 continue
             record, stamp = entry.signed.record, entry.signed.committer
-            person = _signer(entry, chain)
-            rows.append([str(entry.entry), local_time(stamp), person, str(different), record.subject])
+            signers = list(dict.fromkeys((entry.maker, *entry.people)))
+            note = f" [{entry.lack.what}]" if entry.lack else ""
+            rows.append(
+                [str(entry.entry), local_time(stamp), ", ".join(signers), str(different), f"{record.subject}{note}"]
+            )
             found.append(
                 {
                     "config": str(entry.entry),
-                    "signer": person,
+                    "signer": entry.maker,
+                    "signers": signers,
+                    "verdict": "good" if entry.usable else ("pending" if entry.pending else "refused"),
                     "claimed_time": utc_time(stamp),
                     "subject": record.subject,
                     **difference_fields(different),
@@ -154,23 +177,24 @@ def log_config(place: Place, name: str | None) -> None:
         dev.console.result(deploy=dev.deploy, entries=found[::-1])
 
 
-def _signer(entry: VerifiedConfig, chain: TrustChain) -> str:
-    ref = str(entry.signed.record.ref)
-    return chain.cited(entry.signed.record.trust, ref).owners[verify_signature(entry.signed, ref)]
-
-
 def _ledger(dev: Developer) -> tuple[TrustChain, list[VerifiedConfig]]:
     chain = dev.trust()
     check_deploy(dev, chain)
     return chain, config_ledger(dev, chain)
 
 
+def _shown(dev: Developer, ledger: Sequence[VerifiedConfig]) -> list[VerifiedConfig]:
+    """The ledger up to the newest entry that a release can carry; says so if a newer one waits for approvals."""
+    head = config_head(dev, ledger)
+    newest = head[-1] if head else None
+    if newest is not None and newest.lack is not None:
+        dev.console.note(f"note: config {newest.entry} is {newest.lack.what}, and not shown; `gitrel config diff`")
+    return approved_config(head)
+
+
 def _entry(dev: Developer, ledger: Sequence[VerifiedConfig], text: str | None) -> VerifiedConfig | None:
-    """An entry by name, or the one that the next release carries. Raises `NotFound`."""
-    if text is None:
-        return newest_config(dev, dev.trust())
-    number = parse_entry(text)
-    if number > len(ledger):
-        why = f"the newest is v{len(ledger)}" if ledger else "there is none yet"
-        raise NotFound(f"no config {number}", where=str(Ledger.config(dev.deploy)[number]), why=why)
-    return ledger[number - 1]
+    """An entry by name, or the newest that a release can carry. Raises `NotFound`."""
+    if text is not None:
+        return named_config(dev, ledger, text)
+    shown = _shown(dev, ledger)
+    return shown[-1] if shown else None

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gitrel.cli.developer import Developer
-from gitrel.errors import FormatError, NotFound
+from gitrel.errors import FormatError, NotFound, Refused, UsageError
 from gitrel.format.envdir import Differences, compare
-from gitrel.ids import PRODUCTION, Deploy, Entry, LedgerRef, ObjectId, RecordId, parse_ref
+from gitrel.format.record import ConfigRecord, Signed
+from gitrel.ids import PRODUCTION, Deploy, Entry, Ledger, LedgerRef, ObjectId, parse_ref
 from gitrel.release.config import current_files
 from gitrel.release.cut import Standing
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import bind_trees
 from gitrel.trust.ledger import Verdict
-from gitrel.trust.signers import verify_signature
 from gitrel.trust.walk import VerifiedConfig, walk_config
 
 _CLOSE = 0.8  # of difflib's ratio: "stagin" is staging, "prod" may be a deploy of its own
@@ -57,33 +57,60 @@ def config_ledger(dev: Developer, chain: TrustChain) -> list[VerifiedConfig]:
     return walk_config(dev.workspace.refs(), dev.repo, chain, dev.deploy)
 
 
-def usable_config(dev: Developer, chain: TrustChain, ledger: list[VerifiedConfig]) -> list[VerifiedConfig]:
-    """The ledger up to the newest entry to build on: its signer holds the role today, or a good release carries it.
+def config_head(dev: Developer, ledger: Sequence[VerifiedConfig]) -> list[VerifiedConfig]:
+    """The ledger up to the newest entry that counts, or would with more approvals.
 
     What a retired key adds cites an old trust and so is a link of the chain, but nobody vouches for its content.
     """
-    role = chain.newest.policy.deploy(dev.deploy).config
-    released: set[RecordId] | None = None
     left = list(ledger)
-    while left:
-        entry = left[-1]
-        ref = str(entry.signed.record.ref)
-        if chain.newest.owners.get(verify_signature(entry.signed, ref)) in role.people:
-            break
-        if released is None:
-            good = [each.release for each in dev.standing().verdicts if each.release is not None]
-            released = {each.config.id for each in good if each.config is not None}
-        if entry.id in released:
-            break
+    while left and not left[-1].usable and not left[-1].pending:
+        ref = left.pop().signed.record.ref
         dev.console.note(f"WARNING: {ref} is passed over: its signer may not set the config any more")
-        left.pop()
     return left
 
 
-def newest_config(dev: Developer, chain: TrustChain) -> VerifiedConfig | None:
-    """The entry that the next release carries."""
-    entries = usable_config(dev, chain, config_ledger(dev, chain))
-    return entries[-1] if entries else None
+def approved_config(ledger: Sequence[VerifiedConfig]) -> list[VerifiedConfig]:
+    """The ledger up to the newest entry that a release can carry."""
+    end = max((at for at, entry in enumerate(ledger, 1) if entry.usable), default=0)
+    return list(ledger[:end])
+
+
+def named_config(dev: Developer, ledger: Sequence[VerifiedConfig], text: str) -> VerifiedConfig:
+    """An entry by its number, `v12` or `12`. Raises `NotFound`, `UsageError`."""
+    try:
+        number = Entry.parse(text if text.startswith("v") else f"v{text}")
+    except FormatError:
+        what = f"not a config entry such as v12: {text[:100]!r}"
+        raise UsageError(what, where="[vN]", hint="`gitrel config log` lists them") from None
+    if number > len(ledger):
+        why = f"the newest is v{len(ledger)}" if ledger else "there is none yet"
+        raise NotFound(
+            f"no config {number}", where=str(Ledger.config(dev.deploy)[number]), why=why, hint="`gitrel config log`"
+        )
+    return ledger[number - 1]
+
+
+def config_to_release(dev: Developer, chain: TrustChain, named: str | None = None) -> Signed[ConfigRecord] | None:
+    """The entry that the next release carries: the newest, or the one that is named.
+
+    Raises `Refused` if that one does not count, or not yet: an older one is never taken in silence.
+    """
+    ledger = config_ledger(dev, chain)
+    head = config_head(dev, ledger) if named is None else [named_config(dev, ledger, named)]
+    if not head:
+        return None
+    entry = head[-1]
+    if entry.lack is not None:
+        before = approved_config(head)
+        other = f"; `gitrel release --config {before[-1].entry}` takes the newest that is approved" if before else ""
+        raise Refused(
+            f"config {entry.entry} is {entry.lack.what}",
+            check=entry.lack.check,
+            where=entry.lack.where,
+            why=f"{entry.signed.record.subject}; {entry.lack.why}" if entry.pending else "",
+            hint=f"{entry.lack.hint}{other}" if entry.pending else "",
+        )
+    return entry.signed
 
 
 def released_files(dev: Developer, verdict: Verdict | None) -> Mapping[str, bytes]:
@@ -95,10 +122,10 @@ def newest_good(now: Standing) -> Verdict | None:
     return next((verdict for verdict in reversed(now.verdicts) if verdict.release is not None), None)
 
 
-def pending_config(dev: Developer, now: Standing) -> tuple[Entry, Differences] | None:
+def pending_config(dev: Developer, now: Standing) -> tuple[VerifiedConfig, Differences] | None:
     """The newest config entry, if the newest release that may run carries other variables."""
-    newest = newest_config(dev, now.trust)
-    if newest is None:
+    head = config_head(dev, config_ledger(dev, now.trust))
+    if not head:
         return None
-    differences = compare(released_files(dev, newest_good(now)), current_files(newest, dev.repo))
-    return (newest.entry, differences) if differences else None
+    differences = compare(released_files(dev, newest_good(now)), current_files(head[-1], dev.repo))
+    return (head[-1], differences) if differences else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from gitrel.errors import NoUsableKey
 from gitrel.keys.secrets import Identity, load_identity, new_identity
 from gitrel.run.home import Home
-from gitrel.store.durable import disk_error
+from gitrel.store.durable import create_file
 
 HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key")
 OWN = "identity.age"
@@ -37,7 +37,5 @@ def _choose(home: Home, given: Path | None, env: Mapping[str, str]) -> tuple[str
         except NoUsableKey:
             continue  # not there, not ours to read, or with a passphrase that nobody could type at 3 a.m.
     own = home.path / OWN  # named without the folder, which may move
-    try:
-        return OWN, load_identity(own) if own.exists() else new_identity(own)
-    except OSError as error:
-        raise disk_error(error, own) from error
+    create_file(own, new_identity(), 0o600)  # unless it has one from an earlier time
+    return OWN, load_identity(own)

@@ -10,8 +10,9 @@ from gitrel.cli.console import Console
 from gitrel.cli.server import open_remote
 from gitrel.errors import BadInput, NotFound, UsageError
 from gitrel.ids import TRUST, Deploy, Ledger, ObjectFormat, Sha256
-from gitrel.run.home import Home, State
+from gitrel.run.home import Home
 from gitrel.run.pull import fetch_trust, keep_approvals
+from gitrel.run.state import State
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.repository import Repository
 

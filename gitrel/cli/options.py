@@ -17,7 +17,9 @@ Pin = Annotated[str | None, typer.Option("--trust", metavar="PIN", help="SHA-256
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 HomePath = Annotated[
     Path | None,
-    typer.Option("--home", envvar="GITREL_HOME", help="The server's home; default: the current folder."),
+    typer.Option(
+        "--home", envvar="GITREL_HOME", readable=False, help="The server's home; default: the current folder."
+    ),
 ]
 Message = Annotated[str | None, typer.Option("-m", "--message", help="What the release is about.")]
 Scale = Annotated[str, typer.Option("-c", "--scale", metavar="web=2,worker=1", help="How many of each process type.")]

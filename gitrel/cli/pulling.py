@@ -9,22 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
-from gitrel.cli.server import open_home, open_remote, poll_mark
-from gitrel.errors import GitrelError, LocalStateError, Locked, NotFound, Refused
+from gitrel.cli.server import open_home, open_remote
+from gitrel.errors import ExitCode, GitrelError, LocalStateError, Locked, NotFound, Refused
 from gitrel.ids import Entry
-from gitrel.run.formation import MARK
-from gitrel.run.home import Home, Refusal
+from gitrel.run.files import is_due, prune
+from gitrel.run.home import Home
 from gitrel.run.pull import Pulled
 from gitrel.run.pull import pull as pull_into
 from gitrel.run.resolve import candidates, check_startable
+from gitrel.run.state import Refusal
 from gitrel.store.limits import Limits
 
 
-def pull(console: Console, path: Path | None, switch: bool) -> None:
+def pull(console: Console, path: Path | None, switch: bool, keep: int) -> None:
     home = open_home(path)
-    if os.environ.get(MARK) == poll_mark(home):
-        _poll(console, home)
-        return
     pulled = pull_once(home, console)
     pending = {entry: refusal for entry, refusal in pulled.refused.items() if refusal.pending}
     bad = {entry: refusal for entry, refusal in pulled.refused.items() if not refusal.pending}
@@ -33,7 +31,10 @@ def pull(console: Console, path: Path | None, switch: bool) -> None:
     if pulled.release is not None:
         console.out(f"{pulled.release}{'' if pulled.new else ' (nothing new)'}")
         if switch:
-            _switch(console, home, pulled.release)
+            switch_to(console, home, pulled.release)
+    problem = _make_room(console, home, keep)
+    if problem is not None:
+        console.note(f"not pruned: {problem}")
     for entry, refusal in pending.items():
         console.note(f"{entry} is pending: {refusal}")
     for entry, refusal in list(bad.items())[1:]:
@@ -67,14 +68,20 @@ def _refused(entry: Entry, refusal: Refusal, instead: Entry | None) -> Refused:
     )
 
 
-def _poll(console: Console, home: Home) -> None:
-    """A pull for the supervisor, which asks again and again: only what changed is said, and is an error."""
+def poll(console: Console, home: Home, keep: int) -> int:
+    """A pull for the supervisor, which asks again and again: only what changed is said.
+
+    Returns the exit status. Trouble that stays the same is one without a word, by which the supervisor knows to ask
+    less often. Raises `GitrelError` of new trouble.
+    """
     before = home.read_state()
     try:
-        pulled = pull_once(home, console, polling=True)
+        pulled = pull_once(home, console, polling=True, keep=keep)
+    except Locked as error:
+        return error.exit_code
     except GitrelError as error:
         if str(error) == before.trouble:
-            return
+            return error.exit_code
         raise
     if before.trouble is not None:
         console.note("the remote answers as it should again")
@@ -83,16 +90,45 @@ def _poll(console: Console, home: Home) -> None:
     for entry, refusal in pulled.refused.items():
         if before.refused.get(entry) != refusal:
             console.note(f"{entry} is {'pending' if refusal.pending else 'refused'}: {refusal}")
+    return ExitCode.DONE
 
 
-def pull_once(home: Home, console: Console, *, polling: bool = False, limits: Limits | None = None) -> Pulled:
-    """A pull whose failure is remembered for `status`."""
+def _make_room(console: Console, home: Home, keep: int) -> GitrelError | None:
+    """Prune if there is something to prune; what went wrong, which is no reason not to pull."""
+    try:
+        if is_due(home, keep):
+            done = prune(home, keep, thrifty=True)
+            if done.dropped:
+                console.note(f"pruned {', '.join(map(str, done.dropped))}: {size(done.bytes)} free")
+    except Locked:
+        return None  # another one prunes or pulls, and the next look comes
+    except GitrelError as error:
+        return error
+    return None
+
+
+def size(number: int) -> str:
+    """`12 KB`, `3.4 MB`, `1.2 GB`."""
+    value, unit = number / 1000, "KB"
+    for larger in ("MB", "GB", "TB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 10 and unit != "KB" else f"{value:.0f} {unit}"
+
+
+def pull_once(
+    home: Home, console: Console, *, polling: bool = False, limits: Limits | None = None, keep: int = 0
+) -> Pulled:
+    """A pull whose failure is remembered for `status`. Before it, what is more than `keep` releases is pruned."""
     state = home.read_state()
+    problem = _make_room(console, home, keep)
     try:
         with open_remote(state.url, limits) as remote:
             if not polling:
                 console.note(f"asking {remote.safe_url}")
             pulled = pull_into(home, remote, now=time.time(), anew=not polling, progress=console.note)
+        if problem is not None:
+            raise problem
     except Locked:
         raise
     except GitrelError as error:
@@ -105,7 +141,7 @@ def pull_once(home: Home, console: Console, *, polling: bool = False, limits: Li
     return pulled
 
 
-def _switch(console: Console, home: Home, entry: Entry) -> None:
+def switch_to(console: Console, home: Home, entry: Entry) -> None:
     """Point `current` at what was pulled, unless something else has the say."""
     state = home.read_state()
     if entry in state.failed:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from gitrel.cli.console import Console
+from gitrel.cli.looking import Order
 from gitrel.cli.pulling import nothing_to_run, pull_once
-from gitrel.cli.server import open_home, poll_mark
+from gitrel.cli.server import open_home
+from gitrel.cli.supervisor import Task
 from gitrel.errors import GitrelError, LocalStateError, UsageError
-from gitrel.ids import Entry
-from gitrel.run.formation import MARK
-from gitrel.run.resolve import Choice, Layout, candidates, verify_here
-from gitrel.store.durable import make_folders
+from gitrel.run.formation import Address
+from gitrel.run.layout import Layout
+from gitrel.run.leases import Leases
+from gitrel.run.resolve import candidates, verify_here
+from gitrel.run.spawn import become, set_undumpable
 from gitrel.store.limits import Limits
 
 # A start does not wait long for a remote that does not answer, if there is something to run.
@@ -32,70 +34,81 @@ def parse_scale(text: str) -> dict[str, int]:
     return scales
 
 
-def run(
-    console: Console,
-    path: Path | None,
-    entry: str | None,
-    scale: str,
-    follow: bool,
-    interval: float,
-    port: int,
-    stop_if_repudiated: bool,
-) -> None:
-    from gitrel.run.supervise import Supervisor
-
+def run(console: Console, path: Path | None, order: Order, follow: bool, interval: float, metrics: Path | None) -> None:
+    """Pull, verify, and become the supervisor."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # until the supervisor listens: what they ask for is being done
+    set_undumpable()
     home = open_home(path)
-    choice = Choice(
-        home,
-        Entry.parse(entry) if entry else None,
-        scales=parse_scale(scale),
-        port=port,
-        stop_if_repudiated=stop_if_repudiated,
-        say=console.note,
-    )
-    make_folders(home.run / "home")
     with home.lock("run") as lock:
         state = home.read_state()
+        if state.pinned is not None:
+            console.note(f"PINNED to {state.pinned} on this server, until `gitrel unpin`")
         try:
-            pulled = pull_once(home, console, limits=_IMPATIENT if state.ready else None)
+            pulled = pull_once(home, console, limits=_IMPATIENT if state.ready else None, keep=order.keep)
         except GitrelError as error:  # whatever it is, what was verified before can run
             console.note(f"not pulled: {error}")
         else:
             if pulled.release is None and not follow:
                 raise nothing_to_run(home, pulled)
-        Supervisor(
-            choice.resolve,
-            [sys.executable, "-m", "gitrel", "pull", "--no-switch", "--home", str(home.path)] if follow else None,
-            interval,
+        leases = Leases(home, inherited=True)
+        first = order.choice(home, leases, console).first(follow=follow)
+        Task(
             home=str(home.path),
-            status=home.status_file,
-            output=sys.stdout.fileno(),
-            poll_env={**os.environ, MARK: poll_mark(home)},
-            last_good=choice.last_good(),
-            on_good=choice.good,
-            on_failed=choice.failed,
-            hold=[lock],
-            colour=sys.stdout.isatty(),
-        ).run()
+            lock=lock,
+            leases=leases.fd,
+            metrics=str(metrics.absolute()) if metrics else None,
+            order=order.document(),
+            interval=interval if follow else None,
+            first=first.encode().decode(),
+        ).become(os.environ)
 
 
-def exec_process(path: Path | None, kind: str, args: list[str], port: int) -> None:
+def exec_process(path: Path | None, kinds: list[str], args: list[str], port: int, environment: str | None) -> None:
+    """Become a process of the current release; without a process type, the command `args` in the environment of one."""
+    set_undumpable()
     home = open_home(path)
     state = home.read_state()
-    make_folders(home.run / "home")
-    verified = verify_here(home, state, state.current or candidates(state)[0])
-    process = Layout(home, verified, port=port).process(kind, 1)
-    command = f"exec {process.command}" if _simple(process.command) else process.command
-    if args:
-        command += ' "$@"'
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and what is ignored stays so through exec
-    try:
-        os.chdir(process.cwd)
-        os.execve(  # noqa: S606 - the shell is named here, and the Procfile line was verified
-            "/bin/sh", ["sh", "-c", command, kind, *args], dict(process.env)
+    entry = state.current or candidates(state)[0]
+    leases = Leases(home)  # until this process is marked as one of the release's
+    leases.take(entry)
+    verified = verify_here(home, state, entry)
+    layout = Layout(home, verified, port=port)
+    layout.provide()
+    if len(kinds) > 1 or not (kinds or args):
+        raise UsageError(
+            "one process type, or a command", hint="`gitrel exec web -- ARGS`, or `gitrel exec -- COMMAND`"
         )
+    kind = kinds[0] if kinds else None
+    process = layout.process(kind or environment or layout.first, 1)
+    env = dict(process.env)
+    argv = args if kind is None else ["/bin/sh", "-c", _command(process.command, args), kind, *args]
+    try:
+        if kind is not None and process.listen is not None:
+            env |= _hand_over(process.listen, kind)
+        if process.user is not None:
+            become(process.user)
+        os.chdir(process.cwd)
+        # Python ignores it, and what is ignored stays so through exec.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - the Procfile line was verified; other commands are the user's own
     except OSError as error:
-        raise LocalStateError(f"{kind} cannot be started", where=str(process.cwd), why=str(error)) from error
+        what = f"{kind or argv[0]} cannot be started"
+        raise LocalStateError(what, where=error.filename or str(process.cwd), why=error.strerror or "") from error
+
+
+def _command(line: str, args: list[str]) -> str:
+    command = f"exec {line}" if _simple(line) else line
+    return f'{command} "$@"' if args else command
+
+
+def _hand_over(address: Address, name: str) -> dict[str, str]:
+    """The listening socket as descriptor 3, and the variables that say so (sd_listen_fds(3)). Raises `OSError`."""
+    from gitrel.run.sockets import FIRST_FD, Sockets, inherited
+
+    os.dup2(Sockets(inherited(os.environ)).get(address).detach(), FIRST_FD)
+    os.set_inheritable(FIRST_FD, True)
+    return {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name, "LISTEN_PID": str(os.getpid())}
 
 
 def _simple(command: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the server's commands share: the home, its remote, the mark of a pull that the supervisor started."""
+"""What the server's commands share: the home and its remote."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from gitrel.run.formation import mark
 from gitrel.run.home import Home
 from gitrel.store.limits import Limits
 from gitrel.store.remote import Remote
@@ -18,7 +17,3 @@ def open_home(path: Path | None) -> Home:
 
 def open_remote(url: str, limits: Limits | None = None) -> Remote:
     return Remote.resolve(None, url, env=dict(os.environ), limits=limits, interactive=sys.stdin.isatty())
-
-
-def poll_mark(home: Home) -> str:
-    return mark(str(home.path), "-", "pull")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gitrel.cli.console import Console
-from gitrel.cli.deploys import check_deploy, newest_config
+from gitrel.cli.deploys import check_deploy, config_to_release
 from gitrel.cli.developer import (
     Developer,
     default_app,
@@ -18,20 +18,21 @@ from gitrel.cli.developer import (
     parse_pin,
     slug,
 )
-from gitrel.errors import BadInput, NotFound, UsageError
+from gitrel.errors import BadInput, NotFound, Refused, UsageError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
 from gitrel.format.text import check_text
 from gitrel.format.trust import KeyLine
-from gitrel.ids import TRUST, App, Deploy, Entry, Ledger, ObjectId, PersonName, Sha256
-from gitrel.release.cut import Ingredients, Standing, cut, publish, standing
+from gitrel.ids import TRUST, App, BuildRef, Deploy, Entry, Ledger, ObjectId, PersonName, Sha256
+from gitrel.release.cut import Ingredients, Standing, check_required, cut, publish, standing
 from gitrel.release.genesis import sole_policy, write_genesis
 from gitrel.release.promote import choose_promotion
 from gitrel.store.durable import create_file
 from gitrel.store.known_apps import add_known_app
 from gitrel.trust.chain import TrustChain
+from gitrel.trust.content import read_config
 from gitrel.trust.signers import require_role
-from gitrel.trust.walk import find_builds, load_trust
+from gitrel.trust.walk import VerifiedBuild, load_trust, walk_builds
 
 _MANIFEST_TEXT = """\
 # How this app is built and run by gitrel; commit this file.
@@ -136,9 +137,10 @@ def release(
     pin: str | None,
     rev: str,
     build_id: str | None,
+    config: str | None,
     message: str | None,
 ) -> None:
-    from gitrel.cli.stage_build import make_build, resolve
+    from gitrel.cli.stage_build import resolve
 
     said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
@@ -146,15 +148,17 @@ def release(
         chain = dev.trust()
         check_deploy(dev, chain, new=True)
         may_release(dev, chain)
+        taken = config_to_release(dev, chain, config)  # before anything is built
         if build_id is not None:
-            built = _named_build(dev, chain, build_id)
+            built = _counting(dev, named_build(dev, chain, build_id))
         else:
-            source = resolve(dev, rev)
-            built = _newest_build(dev, chain, source) or make_build(dev, chain, source)
+            built = _build_of(dev, chain, resolve(dev, rev), taken)
         subject, text = said or (f"Release {built.record.source[:12]}", "")
         fields = _publish(
             dev,
-            lambda now: Ingredients(build=built, config=_config(dev, now.trust), subject=subject, text=text),
+            lambda now: Ingredients(
+                build=built, config=config_to_release(dev, now.trust, config), subject=subject, text=text
+            ),
         )
         console.result(**fields)
 
@@ -184,7 +188,7 @@ def rollback(
         subject, text = said or (f"Roll back to {entry}", "")
 
         def ingredients(now: Standing) -> Ingredients:
-            config = _config(dev, now.trust) if keep_config else chosen.config
+            config = config_to_release(dev, now.trust) if keep_config else chosen.config
             return Ingredients(build=chosen.build, config=config, subject=subject, text=text, rollback_to=entry)
 
         console.result(**_publish(dev, ingredients))
@@ -198,6 +202,7 @@ def promote(
     pin: str | None,
     origin: str,
     entry: str | None,
+    config: str | None,
     message: str | None,
 ) -> None:
     """Release what another deploy ran: that build, this deploy's config."""
@@ -211,11 +216,18 @@ def promote(
         check_deploy(dev, chain, new=True)
         may_release(dev, chain)
         built, cited = choose_promotion(standing(dev.workspace, chain, source), asked, dev.deploy)
+        for each in walk_builds(dev.workspace.refs(), dev.repo, chain, built.record.source):
+            if each.signed.id == built.id:
+                _counting(dev, each)  # what the other deploy carries vouches for nothing here
         subject, text = said or (f"Promote {source} {cited.entry}", "")
         fields = _publish(
             dev,
             lambda now: Ingredients(
-                build=built, config=_config(dev, now.trust), subject=subject, text=text, promoted_from=cited
+                build=built,
+                config=config_to_release(dev, now.trust, config),
+                subject=subject,
+                text=text,
+                promoted_from=cited,
             ),
         )
         console.result(**fields)
@@ -228,15 +240,11 @@ def release_config(dev: Developer) -> dict[str, Any]:
         raise ValueError("a good verdict without a release")
 
     def ingredients(now: Standing) -> Ingredients:
-        config = _config(dev, now.trust)
-        entry = config.record.entry if config else None
-        return Ingredients(build=built.build, config=config, subject=f"Config {entry}: {_first_line(config)}"[:200])
+        config = config_to_release(dev, now.trust)
+        subject = f"Config {config.record.entry}: {config.record.subject}" if config else "No config"
+        return Ingredients(build=built.build, config=config, subject=subject[:200])
 
     return _publish(dev, ingredients)
-
-
-def _first_line(config: Signed[ConfigRecord] | None) -> str:
-    return config.record.subject if config else "none"
 
 
 def _before_newest(now: Standing) -> Entry:
@@ -262,7 +270,7 @@ def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> 
     dev.console.out(f"{record.entry}  {signed.id.oid}  {record.subject}")
     verdict = dev.standing().verdicts[-1]
     if verdict.refusal is not None:
-        dev.console.note(f"note: {verdict.refusal.what}; {verdict.refusal.why}")
+        dev.console.note(f"note: {verdict.refusal.what}; {verdict.refusal.why}: {verdict.refusal.hint}")
     origin = record.promoted_from
     return {
         "release": str(record.entry),
@@ -292,22 +300,60 @@ def _message(message: str | None) -> tuple[str, str] | None:
     return (subject.strip(), text.strip("\n")) if plain else None
 
 
-def _newest_build(dev: Developer, chain: TrustChain, source: ObjectId) -> Signed[BuildRecord] | None:
-    """The build of a commit that was made last, by the clock of who made it; for choosing, not for trusting."""
-    builds = list(find_builds(dev.workspace.refs(), dev.repo, chain, source))
-    return max(builds, key=lambda each: (each.committer.time, each.id.oid), default=None)
+def _build_of(
+    dev: Developer, chain: TrustChain, source: ObjectId, config: Signed[ConfigRecord] | None
+) -> Signed[BuildRecord]:
+    """The build of a commit that was made last, by the clock of who made it (for choosing, not for trusting), or a
+    new one, unless the config lacks what that would need. Raises `Refused` (6) for one that waits for approvals.
+    """
+    from gitrel.cli.stage_build import make_build
+
+    found = list(walk_builds(dev.workspace.refs(), dev.repo, chain, source))
+    if not found:
+        _check_before_building(dev, source, config)
+        made = make_build(dev, chain, source)
+        if chain.newest.policy.build.threshold == 1:
+            return made
+        dev.workspace.publish({str(BuildRef(made.id.oid)): made.id.oid})
+        found = [
+            each for each in walk_builds(dev.workspace.refs(), dev.repo, chain, source) if each.signed.id == made.id
+        ]
+    newest = max(found, key=lambda each: (each.lack is None, each.signed.committer.time, each.signed.id.oid))
+    return _counting(dev, newest)
 
 
-def _named_build(dev: Developer, chain: TrustChain, name: str) -> Signed[BuildRecord]:
+def _check_before_building(dev: Developer, source: ObjectId, config: Signed[ConfigRecord] | None) -> None:
+    """Raises `BadInput` for a config without what the build will require, if the source tells that already."""
+    from gitrel.build.stage import read_manifest
+
+    try:
+        manifest = read_manifest(dev.source, source, env=dev.env)
+    except BadInput:
+        return  # the build says what is wrong with it
+    if manifest.build.output == ".":  # another folder may have a gitrel.toml of its own
+        files = read_config(config, dev.repo, str(config.record.ref))[0] if config else {}
+        check_required(manifest, files, dev.deploy)
+
+
+def _counting(dev: Developer, build: VerifiedBuild) -> Signed[BuildRecord]:
+    """The record, if a release can carry it: approved by enough people, or released before. Raises `Refused` (6)."""
+    if build.lack is not None:
+        good = [verdict.release for verdict in dev.standing().verdicts if verdict.release is not None]
+        if build.signed.id not in {release.build.id for release in good}:
+            name = f"build {build.signed.id.oid[:12]} is {build.lack.what}"
+            raise Refused(
+                name, check=build.lack.check, where=build.lack.where, why=build.lack.why, hint=build.lack.hint
+            )
+    return build.signed
+
+
+def named_build(dev: Developer, chain: TrustChain, name: str) -> VerifiedBuild:
+    """The build whose id begins like that, pending or not. Raises `NotFound`, `UsageError`."""
     if len(name) < 4:
         raise UsageError(f"not a build's id: {name!r}", where="--build", hint="give at least its first 4 digits")
-    found = [each for each in find_builds(dev.workspace.refs(), dev.repo, chain) if each.id.oid.startswith(name)]
+    builds = walk_builds(dev.workspace.refs(), dev.repo, chain)
+    found = [each for each in builds if each.signed.id.oid.startswith(name)]
     if len(found) != 1:
         why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
         raise NotFound("no such build", where=f"refs/builds/{name}*", why=why, hint="`git for-each-ref refs/builds`")
     return found[0]
-
-
-def _config(dev: Developer, chain: TrustChain) -> Signed[ConfigRecord] | None:
-    newest = newest_config(dev, chain)
-    return newest.signed if newest else None

@@ -1,33 +1,23 @@
-"""`gitrel trust …` and `gitrel approve`: who may do what, and one more signature under what somebody else did."""
+"""`gitrel trust …`: who may do what."""
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer, parse_argument, parse_entry
-from gitrel.errors import Conflict, FormatError, NotFound, Refused, UsageError
-from gitrel.format.record import (
-    ApprovalRecord,
-    BuildRecord,
-    ReleaseRecord,
-    Signed,
-    TrustRecord,
-    approval_payload,
-    sign_approval,
-)
+from gitrel.errors import Conflict, FormatError, NotFound, UsageError
 from gitrel.format.trust import KeyLine, Role, TrustPolicy, encode_allowed_signers, encode_trust
-from gitrel.ids import TRUST, ApprovalRef, BuildRef, Deploy, Entry, Ledger, LedgerRef, PersonName
+from gitrel.ids import Deploy, Ledger, PersonName
 from gitrel.release import amend
 from gitrel.release.cut import standing
-from gitrel.trust.chain import TrustChain
-from gitrel.trust.checks import Check
-from gitrel.trust.signers import owners, require_role, verify_approvals, verify_signature
-from gitrel.trust.walk import RecordReader, deploys, find_builds
+from gitrel.trust.chain import PendingTrust, TrustChain
+from gitrel.trust.signers import require_role
+from gitrel.trust.walk import deploys
 
 Change = Callable[[TrustPolicy], TrustPolicy]
 
@@ -58,7 +48,7 @@ def show(console: Console, place: Place) -> None:
         for deploy, entries in policy.repudiated.items():
             console.out(f"  repudiated in {deploy}: {', '.join(map(str, entries))}")
         if chain.pending is not None:
-            console.out(f"  pending: {chain.pending.refusal}")
+            console.out(f"  trust {chain.pending.signed.record.entry} is {_waiting(chain.pending)}")
         console.result(
             app=chain.app,
             trust=str(chain.newest.entry),
@@ -213,11 +203,15 @@ def _change(
             after = dev.trust()
             console.out(f"trust {signed.record.entry}: {subject}")
             if after.pending is not None:
-                console.note(f"note: {after.pending.refusal.what}: {after.pending.refusal.why}")
+                console.note(f"note: {_waiting(after.pending)}: {after.pending.refusal.hint}")
             console.result(
                 changed=True, trust=str(signed.record.entry), id=signed.id.oid, pending=after.pending is not None
             )
             return
+
+
+def _waiting(pending: PendingTrust) -> str:
+    return f"{pending.refusal.what}; {pending.refusal.why}"
 
 
 def _check_settled(chain: TrustChain) -> None:
@@ -228,23 +222,21 @@ def _check_settled(chain: TrustChain) -> None:
             f"a change of trust is pending: {record.subject}",
             where=str(record.ref),
             why=chain.pending.refusal.why,
-            hint=f"`gitrel approve trust/{record.entry}`; to be rid of it, see docs/trust.md, Pending changes",
+            hint=f"{chain.pending.refusal.hint}; to be rid of it, see docs/trust.md, Pending changes",
         )
 
 
 def _confirm(console: Console, place: Place, before: TrustPolicy, after: TrustPolicy, notes: list[str]) -> None:
     """Show what is about to be signed, and ask. Raises `UsageError` where nobody can answer."""
-    diff = difflib.unified_diff(
-        encode_trust(before).decode().splitlines(),
-        encode_trust(after).decode().splitlines(),
-        "trust.toml",
-        "trust.toml, to be signed",
-        lineterm="",
-        n=2,
-    )
-    for line in [*diff, *notes]:
+    for line in [*policy_diff(before, after), *notes]:
         console.note(f"  {line}")
     ask(place.yes, "Sign this?")
+
+
+def policy_diff(before: TrustPolicy, after: TrustPolicy) -> Iterator[str]:
+    """What changes in trust.toml, as a unified diff."""
+    old, new = (encode_trust(policy).decode().splitlines() for policy in (before, after))
+    return difflib.unified_diff(old, new, "trust.toml", "trust.toml, to be signed", lineterm="", n=2)
 
 
 def ask(yes: bool, question: str) -> None:
@@ -256,128 +248,3 @@ def ask(yes: bool, question: str) -> None:
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("not confirmed", why="nothing was signed")
-
-
-def approve(console: Console, place: Place, what: str, deploy: str) -> None:
-    """Sign an approval of a release (`v7`), a trust record (`trust/v3`) or a build (`build/<id>`)."""
-    with open_developer(console, repo=place.repo, remote=place.remote, deploy=deploy, trust=place.pin) as dev:
-        dev.sync()
-        chain = dev.trust()
-        subject = _approvable(dev, chain, what)
-        key = dev.signer.public_key.id
-        person = require_role(subject.policy, subject.role, key, f"approve {what}")
-        if person in _signed_by(dev, chain, subject):
-            raise Conflict(
-                f"{person} has signed {what} already",
-                where=str(subject.ref),
-                why="a person counts once",
-                hint="somebody else has to",
-            )
-        console.note(f"  {subject.summary}")
-        ask(place.yes, "Approve it?")
-        record = ApprovalRecord(
-            app=chain.app,
-            subject=f"{person} approves {what}"[:200],
-            trust=chain.newest.cited,
-            subject_of=subject.ref,
-            approved=subject.signed.id,
-        )
-        tagger = dev.who()
-        signature = dev.signer.sign(approval_payload(record, key=key, tagger=tagger))
-        oid = dev.repo.write("tag", sign_approval(record, key=key, tagger=tagger, signature=signature))
-        name = str(ApprovalRef(subject.signed.id.oid, key))
-        dev.workspace.publish({name: oid})
-        pending = _still_pending(dev, what)
-        console.out(f"{person} approves {what}{f'; still {pending}' if pending else ''}")
-        console.result(approved=what, person=person, ref=name, pending=pending is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """What is to be approved, and by whom: `role` in the eyes of `policy`."""
-
-    ref: LedgerRef | BuildRef
-    signed: Signed[TrustRecord] | Signed[BuildRecord] | Signed[ReleaseRecord]
-    policy: TrustPolicy
-    role: Role
-    summary: str
-
-
-def _signed_by(dev: Developer, chain: TrustChain, subject: _Subject) -> set[PersonName]:
-    """Who made the record or has approved it."""
-    refs = dev.workspace.refs()
-    approvals = RecordReader(refs, dev.repo).approvals(subject.signed.id.oid)
-    keys = {verify_signature(subject.signed, str(subject.ref))}
-    keys |= verify_approvals(approvals, subject.signed.id, chain.app, dev.repo.format, subject.ref)
-    known = owners(subject.policy)
-    return {known[key] for key in keys if key in known}
-
-
-def _approvable(dev: Developer, chain: TrustChain, what: str) -> _Subject:
-    """The record that `what` names, if there is nothing wrong with it but signatures. Raises `Refused`, `NotFound`."""
-    policy = chain.newest.policy
-    kind, _, name = what.rpartition("/")
-    if kind == "trust":
-        return _pending_trust(chain, parse_entry(name))
-    if kind == "build":
-        return _build(dev, chain, name)
-    if kind not in ("", "release"):
-        raise UsageError(f"cannot approve {what!r}", hint="v7, trust/v3 or build/<id>")
-    entry = parse_entry(name)
-    for verdict in dev.standing().verdicts:
-        if verdict.entry == entry:
-            if verdict.signed is None or (verdict.refusal is not None and not verdict.pending):
-                raise verdict.refusal or NotFound(f"no release {entry}")
-            record = verdict.signed.record
-            summary = f"{record.entry} of {record.deploy}: {record.subject}; build {record.build.oid}"
-            role = policy.deploy(record.deploy).release
-            return _Subject(ref=record.ref, signed=verdict.signed, policy=policy, role=role, summary=summary)
-    raise NotFound(f"no release {entry}", where=str(Ledger.releases(dev.deploy)[entry]), hint="see `gitrel log`")
-
-
-def _build(dev: Developer, chain: TrustChain, name: str) -> _Subject:
-    policy = chain.newest.policy
-    builds = find_builds(dev.workspace.refs(), dev.repo, chain, enough=False)
-    found = [signed for signed in builds if signed.id.oid.startswith(name)]
-    if len(name) < 4 or len(found) != 1:
-        why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
-        raise NotFound("no such build", where=f"refs/builds/{name}*", why=why, hint="`git for-each-ref refs/builds`")
-    signed = found[0]
-    summary = f"build of {signed.record.source}"
-    return _Subject(ref=BuildRef(signed.id.oid), signed=signed, policy=policy, role=policy.build, summary=summary)
-
-
-def _pending_trust(chain: TrustChain, entry: Entry) -> _Subject:
-    pending = chain.pending
-    if pending is None or pending.signed.record.entry != entry:
-        raise NotFound(
-            f"trust {entry} is not pending",
-            where=str(TRUST[entry]),
-            why=f"trust {chain.newest.entry} is in force",
-            hint="`gitrel trust show`",
-        )
-    before, after = chain.newest.policy, pending.policy
-    people = tuple(dict.fromkeys([*before.root.people, *after.root.people]))
-    keys = {
-        who: tuple(dict.fromkeys([*before.people.get(who, ()), *after.people.get(who, ())]))
-        for who in [*before.people, *after.people]
-    }
-    both = replace(before, people=keys)  # somebody may be new, or have a new key
-    diff = difflib.unified_diff(
-        encode_trust(before).decode().splitlines(), encode_trust(after).decode().splitlines(), lineterm="", n=2
-    )
-    summary = "\n  ".join(diff)
-    return _Subject(ref=TRUST[entry], signed=pending.signed, policy=both, role=Role(people=people), summary=summary)
-
-
-def _still_pending(dev: Developer, what: str) -> str | None:
-    kind, _, name = what.rpartition("/")
-    if kind == "trust":
-        pending = dev.trust().pending
-        return str(pending.refusal) if pending else None
-    if kind == "build":
-        return None
-    entry = parse_entry(name)
-    refusals = [verdict.refusal for verdict in dev.standing().verdicts if verdict.entry == entry]
-    found: Refused | None = refusals[0] if refusals else None
-    return found.what if found is not None and found.check == Check.THRESHOLD else None

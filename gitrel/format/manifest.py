@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import tomllib
@@ -10,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gitrel.errors import FormatError
+from gitrel.format.health import Health
 from gitrel.ids import App
 
 MANIFEST = "gitrel.toml"
+RELEASE_PHASE = "release"  # the process type that runs once per release instead of staying up
 PROCESS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 MAX_VALUE = 128 * 1024 - 256  # bytes; execve(2) refuses a `NAME=value` string over MAX_ARG_STRLEN, 128 KiB
@@ -20,7 +23,8 @@ MAX_MANIFEST = 1024 * 1024
 _MAX_DOTS = 500  # in a line: tomllib's memory grows with the square of a dotted key's parts, 60 KB take gigabytes
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
-_LISTEN = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
+_LISTEN = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+|localhost)):(?P<port>[0-9]{1,5})")
 
 T = TypeVar("T")
 
@@ -38,23 +42,20 @@ class BuildSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """When a process is healthy: an HTTP `path` answers 2xx or 3xx, or the `port` accepts. `timeout` in seconds."""
-
-    path: str | None = None
-    port: bool = False
-    timeout: float = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """`[run.<process>]`. Times are seconds; without `health`, staying up for `settle` is enough."""
+    """`[run.<process>]`. Times are seconds; without `health`, staying up for `settle` is enough.
+
+    `listen`: a socket that the process is handed. `user`: the user it runs as. `timeout`: how long the release phase
+    may take; of no other process type.
+    """
 
     health: Health | None = None
     settle: float = 2.0
     listen: tuple[str, int] | None = None
     scale: int = 1
     stop_timeout: float = 10.0
+    user: str | None = None
+    timeout: float = 3600.0
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,10 +65,16 @@ class Manifest:
     build: BuildSpec = BuildSpec()
     run: Mapping[str, RunSpec] = field(default_factory=dict)
     required_env: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
 
     def missing(self, variables: Collection[str]) -> list[str]:
         """The variables of `required_env` that a release's config, which has `variables`, does not have."""
         return [name for name in self.required_env if name not in variables]
+
+
+def shared_link(path: str) -> str:
+    """The target of the link that stands for a writable folder: from `builds/<tree>/<path>` to `shared/<path>`."""
+    return "../" * (path.count("/") + 2) + f"shared/{path}"
 
 
 def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
@@ -79,7 +86,8 @@ def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
         build=_build(build) if build else BuildSpec(),
         # Read first: what else there is under [run] is a table, of the process type of that name.
         required_env=run.take("required_env", list_of(_variable), ()) if run else (),
-        run={name: _run(table) for name, table in run.subtables(PROCESS_NAME)} if run else {},
+        writable=run.take("writable", _folders, ()) if run else (),
+        run={name: _run(name, table) for name, table in run.subtables(PROCESS_NAME)} if run else {},
     )
     top.end()
     return manifest
@@ -181,7 +189,7 @@ def _build(table: TomlTable) -> BuildSpec:
     return spec
 
 
-def _run(table: TomlTable) -> RunSpec:
+def _run(kind: str, table: TomlTable) -> RunSpec:
     default = RunSpec()
     health = table.table("health")
     env = table.table("env")
@@ -191,6 +199,8 @@ def _run(table: TomlTable) -> RunSpec:
         listen=table.optional("listen", _listen),
         scale=table.take("scale", _whole(0, 1000), default.scale),
         stop_timeout=table.take("stop_timeout", duration, default.stop_timeout),
+        user=table.optional("user", _user),
+        timeout=table.take("timeout", duration, default.timeout) if kind == RELEASE_PHASE else default.timeout,
         env=env.variables() if env else {},
     )
     table.end()
@@ -202,11 +212,15 @@ def _health(table: TomlTable) -> Health:
     health = Health(
         path=table.optional("path", _url_path),
         port=table.take("port", _flag, default.port),
+        notify=table.take("notify", _flag, default.notify),
         timeout=table.take("timeout", duration, default.timeout),
     )
     table.end()
-    if health.path is None and not health.port:
-        raise table._error("", "neither `path` nor `port = true`")
+    ways = [health.path is not None, health.port, health.notify]
+    if not any(ways):
+        raise table._error("", "none of `path`, `port = true` and `notify = true`")
+    if health.notify and sum(ways) > 1:
+        raise table._error("notify", "a process that says itself when it is ready is not asked as well")
     return health
 
 
@@ -280,14 +294,35 @@ def _relative(value: Any) -> str:
     return "/".join(part for part in parts if part not in ("", ".")) or "."
 
 
+def _folders(value: Any) -> tuple[str, ...]:
+    """Paths below the build, none inside another."""
+    paths = list_of(_relative)(value)
+    for path in paths:
+        inside = [other for other in paths if other.startswith(f"{path}/")]
+        if path in (".", MANIFEST, "Procfile") or inside or paths.count(path) > 1:
+            raise FormatError(f"not a folder of its own: {(inside or [path])[0][:80]!r}")
+    return paths
+
+
 def _url_path(value: Any) -> str:
     if not (text := _text(value)).startswith("/") or any(char <= " " or char > "~" for char in text):
         raise FormatError("expected a URL's path such as '/healthz'")
     return text
 
 
+def _user(value: Any) -> str:
+    if _USER.fullmatch(text := _text(value)) is None:
+        raise FormatError("expected a user's name")
+    return text
+
+
 def _listen(value: Any) -> tuple[str, int]:
-    match = _LISTEN.fullmatch(_text(value))
-    if match is None or int(match["port"]) > 65535:
-        raise FormatError("expected host:port such as '127.0.0.1:8000'")
-    return match["host"].strip("[]"), int(match["port"])
+    """The address in its shortest form. No other name than localhost: a name server has no say in how a start goes."""
+    from ipaddress import IPv4Address, IPv6Address  # few need it, and each start of a process pays for imports
+
+    if (match := _LISTEN.fullmatch(_text(value))) is not None and 1 <= (port := int(match["port"])) <= 65535:
+        with contextlib.suppress(ValueError):
+            if match["six"]:
+                return str(IPv6Address(match["six"])), port
+            return str(IPv4Address(match["four"].replace("localhost", "127.0.0.1"))), port
+    raise FormatError("expected an IP address (or localhost) and a port, such as '127.0.0.1:8000' or '[::1]:8000'")

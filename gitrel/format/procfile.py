@@ -7,7 +7,6 @@ from gitrel.format.manifest import PROCESS_NAME
 
 PROCFILE = "Procfile"
 MAX_COMMAND = 64 * 1024  # bytes
-RELEASE_PHASE = "release"  # the process type that runs once per release instead of staying up
 
 
 def parse_procfile(raw: bytes, where: str = PROCFILE) -> dict[str, str]:

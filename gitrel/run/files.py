@@ -1,17 +1,231 @@
-"""Which commits' files a repository has."""
+"""Which releases' files a home has, which of them somebody uses, and how the others go (docs/server.md, "Space").
+
+Records stay: commits, tags and their refs are about a kilobyte a release, and the chain, rollbacks and thresholds
+are proven with them. What goes is files: checkouts, and objects that only old releases have. The order, so that what
+`state.json` names is whole at every moment, and what is left after `kill -9` goes the next time:
+
+    links of releases, checkouts, logs          frees space, needs none
+    objects, in one pack (gitrel.store.repack)
+    what the state says about older releases
+"""
 
 from __future__ import annotations
 
-from gitrel.errors import FormatError
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gitrel.errors import FormatError, LocalStateError
 from gitrel.format.commit import parse_commit
-from gitrel.ids import ObjectId
+from gitrel.format.tree import parse_tree
+from gitrel.ids import TRUST, Entry, Ledger, ObjectId
+from gitrel.run.home import Home
+from gitrel.run.leases import Leases
+from gitrel.run.state import State
+from gitrel.store.durable import disk_error, sync_folder
+from gitrel.store.removal import remove_folder
 from gitrel.store.repository import Repository
+from gitrel.trust.content import BUILD_FOLDER
+from gitrel.trust.history import links
+from gitrel.trust.walk import entries
+
+KEEP = 5  # releases
+WORTH = 4  # a repack by itself is due when one byte in so many is not needed
+PIECES = 50  # or when there are more packs and loose objects than this
+_SEAL = ".json"
+_LOG = re.compile(r"(v[0-9]+)\.log")
 
 
 def has_files(repo: Repository, oid: ObjectId) -> bool:
-    """Whether a commit's files are here. A fetch without files leaves out even the top tree, and one with files is
-    adopted whole or not at all, so the top tree stands for all of them."""
+    """Whether a commit's files are here. A fetch without files leaves out even the top tree, one with files is
+    adopted whole or not at all, and a prune takes all of them or none, so the top tree stands for all."""
     try:
         return oid in repo and parse_commit(repo.read(oid, "commit"), repo.format).tree in repo
     except FormatError:
         return False
+
+
+# Prune
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What a prune did, or would do: `bytes` of disk that are free now, by kind."""
+
+    kept: tuple[Entry, ...]
+    dropped: tuple[Entry, ...]
+    checkouts: int
+    checkout_bytes: int
+    object_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.checkout_bytes + self.object_bytes
+
+
+def linked(home: Home) -> list[Entry]:
+    """The releases that are checked out, oldest first. Raises `LocalStateError`."""
+    found = []
+    try:
+        for name in os.listdir(home.releases):
+            with contextlib.suppress(FormatError):
+                found.append(Entry.parse(name))
+    except OSError as error:
+        raise disk_error(error, home.releases) from error
+    return sorted(found)
+
+
+def protected(state: State) -> set[Entry]:
+    """What no prune may touch, whatever runs: what would be started next, and what the next pull builds on."""
+    seen = state.seen.entry if state.seen else None
+    return {each for each in (state.current, state.good, state.ready, state.pinned, seen) if each is not None}
+
+
+def is_due(home: Home, keep: int) -> bool:
+    """A cheap look at whether there are checkouts to spare."""
+    found = linked(home)
+    return keep > 0 and bool(set(found[:-keep]) - protected(home.read_state()))
+
+
+def prune(
+    home: Home,
+    keep: int,
+    *,
+    dry_run: bool = False,
+    thrifty: bool = False,
+    patience: float = 0.0,
+) -> Pruned:
+    """Keep the files of the newest `keep` releases that are checked out, and of those that are protected, leased or
+    run; delete those of all others.
+
+    `thrifty`: objects are packed anew only if that is worth the work. Raises `LocalStateError`, and `Locked` if
+    another pull or prune takes longer than `patience` seconds.
+    """
+    from gitrel.run.report import in_use
+    from gitrel.store.repack import Repack, reachable  # not at every start of a process
+
+    with home.lock("pull", patience=patience), home.repository() as repo, contextlib.closing(Leases(home)) as leases:
+        if leases.fd < 0:
+            raise LocalStateError("cannot write", where=str(home.run / "leases.lock"), hint="check owner and space")
+        if not dry_run:
+            home.tidy()
+        state = home.read_state()
+        checked_out = linked(home)
+        leased = leases.close_all_others()  # first: exec ends a lease, and then there is a mark
+        kept = protected(state) | leased | in_use(home) | set(checked_out[-keep:])
+        for entry in kept:
+            leases.drop(entry)
+        releases = entries(repo.refs.list(Ledger.releases(state.deploy).prefix), Ledger.releases(state.deploy))
+        ours = [releases[entry] for entry in kept if entry in releases]
+        oldest = min(kept, default=Entry(1))
+        whole = _whole(repo, ours)
+        plan = _Plan(home, repo, kept, ours)
+        if not dry_run:
+            plan.carry_out(oldest)
+        repack = Repack(repo, reachable(repo, repo.refs.list("refs/").values(), whole))
+        freed = repack.unneeded
+        worth = repack.unneeded * WORTH > repack.total or repack.pieces > PIECES
+        if not dry_run and (worth or not thrifty):
+            freed = repack.run(lambda: home.lock("builds", wait=True))
+        elif thrifty:
+            freed = 0
+        if not dry_run:
+            _forget(home, oldest)
+        return Pruned(
+            kept=tuple(sorted(kept)),
+            dropped=tuple(entry for entry in checked_out if entry not in kept),
+            checkouts=len(plan.folders),
+            checkout_bytes=plan.size,
+            object_bytes=freed,
+        )
+
+
+def _whole(repo: Repository, releases: list[ObjectId]) -> set[ObjectId]:
+    """The commits whose files are needed: the trust ledger's, the kept releases', their build and config records'."""
+    parts = {part for oid in releases for part in links(repo, oid).parts}
+    return {*repo.refs.list(TRUST.prefix).values(), *releases, *parts}
+
+
+class _Plan:
+    """The checkouts that go. A folder is known by the release's records, or by its link where they are damaged."""
+
+    def __init__(self, home: Home, repo: Repository, kept: Collection[Entry], releases: list[ObjectId]) -> None:
+        self._home = home
+        trees = {_build_of(repo, oid) for oid in releases}
+        trees |= {os.path.basename(os.readlink(home.releases / str(entry))) for entry in linked(home) if entry in kept}
+        self.links = [home.releases / str(entry) for entry in linked(home) if entry not in kept]
+        try:
+            names = sorted(os.listdir(home.builds))
+        except OSError as error:
+            raise disk_error(error, home.builds) from error
+        spare = [name for name in names if not name.startswith(".") and name.partition(".")[0] not in trees]
+        gone = [home.builds / name for name in spare]
+        self.folders = [path for path in gone if path.suffix != _SEAL]
+        self._seals = [path for path in gone if path.suffix == _SEAL]
+        self.size = disk_usage(gone)
+
+    def carry_out(self, oldest: Entry) -> None:
+        """Raises `LocalStateError`."""
+        home = self._home
+        try:
+            with home.lock("state", wait=True):
+                for link in self.links:
+                    link.unlink(missing_ok=True)
+                sync_folder(home.releases)
+            with home.lock("builds", wait=True):
+                for path in self._seals:
+                    path.unlink(missing_ok=True)
+                for path in self.folders:
+                    remove_folder(path)
+                sync_folder(home.builds)
+            for path in (home.run / "failed").glob("v*.log"):
+                match = _LOG.fullmatch(path.name)
+                if match and Entry.parse(match[1]) < oldest:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, home.path) from error
+
+
+def _build_of(repo: Repository, oid: ObjectId) -> str | None:
+    """The id of a release's build tree, None if its files are not here."""
+    if not has_files(repo, oid):
+        return None
+    tree = parse_commit(repo.read(oid, "commit"), repo.format).tree
+    entries_ = parse_tree(repo.read(tree, "tree"), repo.format)
+    return next((entry.oid for entry in entries_ if entry.name == BUILD_FOLDER), None)
+
+
+def _forget(home: Home, oldest: Entry) -> None:
+    def change(state: State) -> State:
+        return replace(
+            state,
+            failed={entry: why for entry, why in state.failed.items() if entry >= oldest},
+            released=frozenset(entry for entry in state.released if entry >= oldest),
+        )
+
+    home.change_state(change)
+
+
+def disk_usage(paths: Collection[Path]) -> int:
+    """Bytes that deleting all of these frees: a file that has links elsewhere frees nothing."""
+    names: Counter[tuple[int, int]] = Counter()
+    sizes: dict[tuple[int, int], tuple[int, int]] = {}
+    for info in _stats(paths):
+        key = info.st_dev, info.st_ino
+        names[key] += 1
+        sizes[key] = (info.st_nlink, info.st_blocks * 512)
+    return sum(size for key, (links_, size) in sizes.items() if names[key] >= links_)
+
+
+def _stats(paths: Collection[Path]) -> Iterator[os.stat_result]:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path.lstat()
+        for folder, _, files in os.walk(path):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    yield os.lstat(os.path.join(folder, name))

@@ -1,157 +1,175 @@
-"""Asking for the next release: now and then, or when told to, a short-lived child that pulls.
+"""Asking what is to run: now and then, or when told to, a short-lived child that pulls, verifies and looks.
 
-One child at a time. Its output lines are logged as `pull | …`. After it has exited, whatever its exit code,
-and after what it left behind is gone, `polled` is called. It has `limit` seconds; then it gets TERM, and KILL
-`GRACE` seconds later.
+One child at a time. Its output lines are logged as `pull | …`; what it answers is a `Wish`. Nothing of a release is
+parsed, decrypted or checked in the supervisor itself, and its loop never waits for a disk or a network.
+
+What the child tells with its exit code (docs/exit-codes.md): 0, and 12 (somebody else pulls just now), mean that the
+next poll is an interval away. After anything else the pause doubles, up to `LONGEST` or the interval if that is more,
+and the first good poll, or being told to poll, makes it an interval again. A code is logged when it changes: the
+child says once what is wrong, and not again as long as it stays the same.
 """
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from gitrel.run.formation import MARK
-from gitrel.run.lifecycle import CLEAR_LIMIT, Exit
+from gitrel.errors import ExitCode
+from gitrel.run.formation import Wish
+from gitrel.run.lifecycle import Exit
 from gitrel.run.loop import Timer
-from gitrel.run.output import Stream
-from gitrel.run.spawn import signal_group, spawn
-from gitrel.run.sweep import Sweep
-from gitrel.run.tend import Room
+from gitrel.run.room import Room
+from gitrel.run.task import Job, Task
 
 NAME = "pull"
 JITTER = 0.2  # of the interval, to either side: servers that started together do not ask together
+LONGEST = 600.0  # seconds between two polls while they fail
+SPREAD = 0.5  # the jitter of a pause after a failure: servers that lost one remote together do not come back together
+_DOUBLINGS = 30  # more change nothing
+FINE = (Exit(code=ExitCode.DONE), Exit(code=ExitCode.CONFLICT))
 GRACE = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Poller:
-    """`argv` begins with an absolute path; `env` is all of the child's environment; times are seconds."""
+class Looker:
+    """The child. `argv` begins with an absolute path; `env` is all of its environment; times are seconds.
+
+    To `argv` are added `--last TOKEN`, of the last wish, and `--no-pull` if it is to look at the home alone. Without
+    an `interval` it never pulls. `give`: descriptors that it gets, from 4 on.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
-    interval: float
+    interval: float | None
     limit: float
+    give: Sequence[int] = ()
+
+
+def pause(interval: float, failures: int, jitter: float) -> float:
+    """Seconds until the next poll, after so many failures in a row; `jitter` is of [0, 1)."""
+    longest = max(interval, LONGEST)
+    wait = longest if failures > _DOUBLINGS else min(interval * 2.0**failures, longest)
+    spread = SPREAD if failures else JITTER
+    return wait * (1.0 + spread * (2.0 * jitter - 1.0))
 
 
 class Follower:
-    """Runs the poller. One timer: the next poll, the limit of the one that runs, or of what comes after its
-    end.
-    """
+    """Runs the child, on its own accord if there is an interval; `wish` gets each answer that differs."""
 
-    def __init__(self, poller: Poller | None, room: Room, polled: Callable[[], None]) -> None:
-        self._poller = poller
+    def __init__(self, looker: Looker, room: Room, last: str, wish: Callable[[Wish], None]) -> None:
+        self._looker = looker
         self._room = room
-        self._polled = polled
+        self._last = last
+        self._wish = wish
         self._timer: Timer | None = None
-        self._pid = 0
-        self._session = 0
-        self._streams: list[Stream] = []
-        self._sweep: Sweep | None = None
-        self._again = False
+        self._task: Task | None = None
+        self._pulls = False
+        self._again: Callable[[], None] | None = None
         self._closing = False
+        self._failures = 0
+        self._ended = FINE[0]
+
+    @property
+    def follows(self) -> bool:
+        return self._looker.interval is not None
 
     @property
     def idle(self) -> bool:
-        return self._session == 0
+        return self._task is None
 
     @property
     def session(self) -> int:
         """The session of the child, while it runs."""
-        return self._pid
+        return self._task.session if self._task is not None else 0
 
     def schedule(self) -> None:
-        """The next poll, an interval from now."""
-        if self._poller is not None and not self._closing:
-            factor = 1.0 + JITTER * (2.0 * self._room.jitter() - 1.0)
-            self._set(self._poller.interval * factor, self.poll)
-
-    def _set(self, seconds: float, action: Callable[[], None]) -> None:
+        """The next poll, an interval from now, or later while they fail."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._room.loop.after(seconds, action)
+        if self._looker.interval is not None and not self._closing:
+            seconds = pause(self._looker.interval, self._failures, self._room.jitter())
+            self._timer = self._room.loop.after(seconds, self._due)
+
+    def _due(self) -> None:
+        self._now(self._due, pull=True)
 
     def poll(self) -> None:
-        """Now; once more if a poll is under way, which may have asked too early. Without a poller: just
-        look again.
-        """
+        """Pull now; once more if that is under way, which may have asked too early."""
+        self._failures = 0
+        self._now(self.poll, pull=self.follows)
+
+    def look(self) -> None:
+        """Look at the home now, without the remote."""
+        self._now(self.look, pull=False)
+
+    def _now(self, again: Callable[[], None], *, pull: bool) -> None:
         if self._closing:
             return
-        if not self.idle:
-            self._again = True
-        elif self._poller is None:
-            self._polled()
-        else:
-            self._start(self._poller)
+        if self.idle:
+            self._start(pull=pull)
+        elif pull or self._again is None:
+            self._again = again
 
-    def _start(self, poller: Poller) -> None:
-        room = self._room
+    def _start(self, *, pull: bool) -> None:
+        looker = self._looker
+        job = Job(
+            name=NAME,
+            argv=[*looker.argv, "--last", self._last, *([] if pull else ["--no-pull"])],
+            env=looker.env,
+            cwd=looker.cwd,
+            limit=looker.limit,
+            grace=GRACE,
+            answers=True,
+            give=looker.give,
+        )
+        task = Task(job, self._room, self._done)
+        self._pulls = pull
         try:
-            child = spawn(poller.argv, env=poller.env, cwd=poller.cwd)
+            task.start()
         except OSError as error:
-            room.journal.say(f"{NAME}: cannot be started: {error}")
+            self._room.journal.say(f"{NAME}: cannot be started: {error}")
+            self._failures += 1
             self.schedule()
-            return
-        self._pid = self._session = child.pid
-        self._streams = [Stream(room.loop, room.journal, NAME, fd) for fd in (child.stdout, child.stderr)]
-        room.guardian.add(child.pid)
-        room.loop.on_exit(child.pid, partial(self._exited, poller.env[MARK]))
-        self._set(poller.limit, partial(self._late, poller.limit))
-
-    def _late(self, limit: float) -> None:
-        self._room.journal.say(f"{NAME}: not done within {limit:g} s; stopping it")
-        self._terminate()
-
-    def _terminate(self) -> None:
-        self._signal(signal.SIGTERM)
-        self._set(GRACE, self.kill)
+        else:
+            self._task = task
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        if self._task is not None:
+            self._task.kill()
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._pid:
-            try:
-                signal_group(self._pid, number)
-            except OSError as error:
-                self._room.journal.say(f"{NAME}: {number.name}: {error.strerror}")
-
-    def _exited(self, mark: str, ended: Exit) -> None:
-        if ended != Exit(code=0) and not self._closing:
-            self._room.journal.say(f"{NAME}: {ended}")
-        self._pid = 0
-        session = self._session
-        sweep = Sweep(self._room.loop, partial(self._room.leftovers, session, mark), self._done)
-        self._sweep = sweep
-        self._set(CLEAR_LIMIT, self._done)
-        sweep.start()
-
-    def _done(self) -> None:
-        """Nothing is left of it, or it was waited for long enough."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for stream in self._streams:
-            stream.finish()
-        self._streams = []
-        self._room.guardian.remove(self._session)
-        self._session = 0
+    def _done(self, ended: Exit) -> None:
+        answer = b"" if self._task is None else self._task.answer
+        self._task = None
         if self._closing:
             return
-        again, self._again = self._again, False
-        self.schedule()
-        self._polled()
-        if again:
-            self.poll()
+        if ended not in (*FINE, self._ended):
+            self._room.journal.say(f"{NAME}: {ended}")
+        self._ended = ended
+        if self._pulls:
+            self._failures = 0 if ended in FINE else self._failures + 1
+            self.schedule()
+        again, self._again = self._again, None
+        if answer:
+            self._hear(answer)
+        if again is not None:
+            again()
+
+    def _hear(self, answer: bytes) -> None:
+        try:
+            wish = Wish.parse(answer)
+        except (ValueError, KeyError, TypeError) as error:
+            self._room.journal.say(f"{NAME}: its answer is not understood: {error}")
+            return
+        self._last = wish.token
+        if not wish.same:
+            self._wish(wish)
 
     def close(self) -> None:
         """No more polls; the one that runs is stopped."""
         self._closing = True
-        if self._pid:
-            self._terminate()
-        elif self.idle and self._timer is not None:
+        if self._task is not None:
+            self._task.stop()
+        elif self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""A server's home: what lies where, and the small state that outlives everything (docs/server.md).
+"""A server's home: what lies where, and who may change it when (docs/server.md).
 
     repo.git/                objects, and refs of verified records only
     builds/<tree id>/        a checkout, read-only, once for each distinct tree; <tree id>.json is its seal
@@ -17,145 +17,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING
 
-from gitrel.errors import FormatError, LocalStateError, Locked, NotFound, Refused, UsageError
-from gitrel.ids import App, Deploy, Entry, ObjectId, RecordId, Sha256
+from gitrel.errors import LocalStateError, Locked, NotFound, UsageError
+from gitrel.ids import Entry
+from gitrel.run.state import State
 from gitrel.store.durable import disk_error, make_folders, replace_file, sync_folder
-from gitrel.store.removal import remove_stale as remove_stale_checkouts
-from gitrel.store.repository import Repository
-from gitrel.trust.checks import Check
-from gitrel.trust.ledger import Anchor
 
-FORMAT = 1
+if TYPE_CHECKING:  # the supervisor, which stays, knows the home and not the repository
+    from gitrel.store.repository import Repository
+
 _STATE = "state.json"
 _JOINING = ".joining"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a release may not run, as `Refused` said it."""
-
-    check: int
-    what: str
-    where: str
-    why: str
-
-    @classmethod
-    def of(cls, error: Refused) -> Self:
-        return cls(check=error.check, what=error.what, where=error.where, why=error.why)
-
-    def __str__(self) -> str:
-        return str(Refused(self.what, check=self.check, where=self.where, why=self.why))
-
-    @property
-    def pending(self) -> bool:
-        """Too few people have signed so far."""
-        return self.check == Check.THRESHOLD
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What a server remembers.
-
-    `seen`: the newest release that passed all checks of its records; nothing older is ever taken for newer.
-    `ready`: the newest whose checkout is complete. `current`: where the link points. `good`: the newest that
-    was healthy. `failed`: releases that did not run, and why; `refused`: those newer than `ready` that may not.
-    `judged`: a digest of what the remote showed when all this was found out. `pinned`: chosen by hand on this
-    server. `identity`: the file that secrets are read with, below the home or absolute. `lacking`: what kept a
-    release from being started here. `configured`: the newest config that the remote shows, which nobody verified.
-    `scales`: how many of a process type, where this server differs from the build. `released`: the releases
-    whose release phase was done here.
-    """
-
-    app: App
-    deploy: Deploy
-    url: str
-    pin: Sha256
-    seen: Anchor | None = None
-    ready: Entry | None = None
-    current: Entry | None = None
-    good: Entry | None = None
-    pinned: Entry | None = None
-    failed: Mapping[Entry, str] = field(default_factory=dict)
-    refused: Mapping[Entry, Refusal] = field(default_factory=dict)
-    judged: str | None = None
-    contact: float | None = None
-    trouble: str | None = None
-    identity: str | None = None
-    lacking: Mapping[Entry, str] = field(default_factory=dict)
-    configured: Entry | None = None
-    scales: Mapping[str, int] = field(default_factory=dict)
-    released: frozenset[Entry] = frozenset()
-
-    def encode(self) -> bytes:
-        document = {"format": FORMAT, **asdict(self)}
-        seen = self.seen
-        document["seen"] = seen and {
-            "entry": str(seen.entry),
-            "oid": seen.id.oid,
-            "sha256": seen.id.sha256,
-            "trust": str(seen.trust),
-        }
-        for key in ("ready", "current", "good", "pinned", "configured"):
-            document[key] = document[key] and str(document[key])
-        document["released"] = [str(entry) for entry in sorted(self.released)]
-        for key in ("failed", "refused", "lacking"):
-            document[key] = {str(entry): why for entry, why in document[key].items()}
-        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-
-    @classmethod
-    def parse(cls, raw: bytes, where: str) -> Self:
-        """Raises `LocalStateError`; a file that this program did not write whole is never guessed at."""
-        try:
-            document = json.loads(raw)
-            if document.pop("format") != FORMAT:
-                raise FormatError("written by another version of gitrel")
-            return cls(
-                app=App(document["app"]),
-                deploy=Deploy(document["deploy"]),
-                url=str(document["url"]),
-                pin=Sha256(document["pin"]),
-                seen=_anchor(document["seen"]),
-                ready=_entry(document["ready"]),
-                current=_entry(document["current"]),
-                good=_entry(document["good"]),
-                pinned=_entry(document["pinned"]),
-                failed={Entry.parse(key): str(why) for key, why in document["failed"].items()},
-                refused={Entry.parse(key): Refusal(**why) for key, why in document["refused"].items()},
-                judged=document["judged"],
-                contact=document["contact"],
-                trouble=document["trouble"],
-                identity=document.get("identity"),  # from here on: keys that came later than format 1 did
-                lacking={Entry.parse(key): str(why) for key, why in document.get("lacking", {}).items()},
-                configured=_entry(document.get("configured")),
-                scales={str(kind): int(number) for kind, number in document.get("scales", {}).items()},
-                released=frozenset(map(Entry.parse, document.get("released", []))),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, FormatError) as error:
-            raise LocalStateError(
-                "the home's state is damaged",
-                where=where,
-                why=str(error),
-                hint="restore it from a backup, or `gitrel join` a new home beside this one",
-            ) from error
-
-
-def _anchor(document: Any) -> Anchor | None:
-    if document is None:
-        return None
-    identity = RecordId(ObjectId(document["oid"]), Sha256(document["sha256"]))
-    return Anchor(Entry.parse(document["entry"]), identity, Entry.parse(document["trust"]))
-
-
-def _entry(text: Any) -> Entry | None:
-    return None if text is None else Entry.parse(text)
+_PAUSE = 0.05  # seconds between two attempts at a lock that somebody holds
 
 
 def _try(fd: int, operation: int) -> bool:
@@ -169,17 +48,25 @@ def _try(fd: int, operation: int) -> bool:
 
 _HOLDERS = {
     "run": ("a supervisor runs on this home already", "`gitrel status` shows it; end that one first"),
-    "pull": ("a pull into this home is under way", "wait for it, then run the command again"),
+    "pull": ("a pull or a prune of this home is under way", "wait for it, then run the command again"),
     "join": ("a join of this home is under way", "wait for it"),
 }
 
 
-def _lock(fd: int, home: Path, name: str) -> None:
+def _lock(fd: int, home: Path, name: str, patience: float = 0.0) -> None:
     """Hold the lock, or raise `Locked`. A shared lock is that of `Home.locked`, gone in a moment, so try again."""
+    deadline = time.monotonic() + patience
     while not _try(fd, fcntl.LOCK_EX):
         if not _try(fd, fcntl.LOCK_SH):
-            what, hint = _HOLDERS[name]
-            raise Locked(what, where=str(home), hint=hint)
+            if time.monotonic() >= deadline:
+                what, hint = _HOLDERS[name]
+                raise Locked(what, where=str(home), hint=hint)
+            time.sleep(_PAUSE)
+
+
+def _unreadable(error: OSError, path: Path) -> LocalStateError:
+    hint = "run it as the user whose home this is, or as root" if isinstance(error, PermissionError) else ""
+    return LocalStateError("cannot read the state", where=str(path), why=error.strerror or str(error), hint=hint)
 
 
 def _check_free(path: Path) -> None:
@@ -202,6 +89,8 @@ def _remove_temporary(folder: Path) -> None:
 
 def _clear(path: Path) -> None:
     """Empty a folder that is being made a home."""
+    import shutil  # it imports every compressor there is
+
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -214,7 +103,11 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        if not self.state_file.is_file():
+        try:
+            there = self.state_file.is_file()
+        except OSError as error:
+            raise _unreadable(error, path) from error
+        if not there:
             raise NotFound("not a gitrel home", where=str(path), hint="`gitrel join URL HOME --trust PIN` makes one")
 
     @classmethod
@@ -285,6 +178,8 @@ class Home:
         return self.path / known if known else None
 
     def repository(self) -> Repository:
+        from gitrel.store.repository import Repository
+
         return Repository.open(self.path / "repo.git")
 
     def read_state(self) -> State:
@@ -292,7 +187,7 @@ class Home:
         try:
             return State.parse(self.state_file.read_bytes(), str(self.state_file))
         except OSError as error:
-            raise LocalStateError("cannot read the state", where=str(self.state_file), why=str(error)) from error
+            raise _unreadable(error, self.state_file) from error
 
     def change_state(self, change: Callable[[State], State]) -> State:
         """Read, change, write, with nobody in between; durable when it returns."""
@@ -304,10 +199,10 @@ class Home:
             return after
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, wait: bool = False) -> Iterator[int]:
+    def lock(self, name: str, *, wait: bool = False, patience: float = 0.0) -> Iterator[int]:
         """Hold `run/<name>.lock`, a flock(2); the kernel lets go of it when its last holder dies. Gives the descriptor.
 
-        Raises `Locked`.
+        Raises `Locked`, without `wait` after `patience` seconds.
         """
         path = self.run / f"{name}.lock"
         try:
@@ -318,7 +213,7 @@ class Home:
             if wait:
                 fcntl.flock(fd, fcntl.LOCK_EX)
             else:
-                _lock(fd, self.path, name)
+                _lock(fd, self.path, name, patience)
             yield fd
         finally:
             os.close(fd)
@@ -353,20 +248,24 @@ class Home:
 
         Every such file is written under the lock that is held while it is looked for here.
         """
+        from gitrel.store import repack
+        from gitrel.store.removal import remove_stale
+
         with self.lock("state", wait=True):
             _remove_temporary(self.path)
             _remove_temporary(self.releases)
         with self.lock("builds", wait=True):
-            remove_stale_checkouts(self.builds)
+            remove_stale(self.builds)
             _remove_temporary(self.builds)
         repository = self.path / "repo.git"
         _remove_temporary(repository)
         for folder, _, _ in os.walk(repository / "refs"):
             _remove_temporary(Path(folder))
+        if (repository / "objects/pack" / repack.GONE).exists():
+            with self.lock("builds", wait=True):
+                repack.finish(repository / "objects")
 
     def switch(self, entry: Entry) -> None:
-        """Move `current`: state first, then the link, so that the next command can finish what this one
-        began.
-        """
+        """Move `current`: state first, then the link, so that the next command can finish what this one began."""
         self.change_state(lambda state: replace(state, current=entry))
         self.point(self.path / "current", f"releases/{entry}")

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-BACKOFF_FIRST = 0.25  # seconds before the first restart, doubled with every further failure
+BACKOFF_FIRST = 0.1  # seconds before the first restart, doubled with every further failure
 BACKOFF_MOST = 30.0
 STABLE_AFTER = 60.0  # seconds up, after which earlier failures are forgotten
 KILL_AGAIN = 10.0  # SIGKILL is answered late by a process in uninterruptible sleep only

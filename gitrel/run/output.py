@@ -28,6 +28,8 @@ from gitrel.run.loop import Loop
 MAX_LINE = 64 * 1024  # bytes
 QUEUE_HIGH = 1024 * 1024  # bytes that wait to be written before we stop reading
 QUEUE_LOW = QUEUE_HIGH // 2
+TAIL = 50  # lines of a process that are remembered, for the case that its release fails
+TAIL_WIDTH = 1000  # bytes of each
 _READ = 64 * 1024
 _PIPE_BUF = select.PIPE_BUF  # a pipe that polls writable takes this much without blocking (pipe(7))
 _COLOURS = (36, 33, 32, 35, 34, 31)  # of foreman: cyan, yellow, green, magenta, blue, red
@@ -186,13 +188,14 @@ class Journal:
 
 
 class Stream:
-    """One pipe of one process, read until its end or until `finish`."""
+    """One pipe of one process, read until its end or until `finish`. `tail` gets each line too."""
 
-    def __init__(self, loop: Loop, journal: Journal, name: str, fd: int) -> None:
+    def __init__(self, loop: Loop, journal: Journal, name: str, fd: int, tail: deque[bytes] | None = None) -> None:
         self._loop = loop
         self._journal = journal
         self._name = name
         self._fd = fd
+        self._tail = tail
         self._lines = Lines()
         loop.reading(fd, self._readable)
 
@@ -214,24 +217,31 @@ class Stream:
             data = os.read(self._fd, most)
         except BlockingIOError:
             return -1
-        for line in self._lines.feed(data):
-            self._journal.line(self._name, line)
+        self._pass_on(self._lines.feed(data))
         return len(data)
 
-    def finish(self) -> None:
-        """The process is gone: take what it left in the pipe, and not what another holder may still add to
-        it.
-        """
+    def _pass_on(self, lines: list[bytes]) -> None:
+        for line in lines:
+            self._journal.line(self._name, line)
+        if self._tail is not None:
+            self._tail.extend(line[:TAIL_WIDTH] for line in lines)
+
+    def drain(self) -> None:
+        """Take what is in the pipe now, and not what somebody may still add to it."""
         if self._fd < 0:
             return
         left = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, b"\0" * 4))[0]
         while left > 0 and (count := self._read(left)) > 0:
             left -= count
-        self._close()
+
+    def finish(self) -> None:
+        """The process is gone: take what it left."""
+        if self._fd >= 0:
+            self.drain()
+            self._close()
 
     def _close(self) -> None:
-        for line in self._lines.flush():
-            self._journal.line(self._name, line)
+        self._pass_on(self._lines.flush())
         self._loop.forget(self._fd)
         with suppress(OSError):
             os.close(self._fd)

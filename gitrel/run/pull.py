@@ -11,16 +11,18 @@ no good one is built on is thrown away, and the pull starts again as if the remo
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from gitrel import __version__
-from gitrel.errors import FormatError, Refused
-from gitrel.ids import TRUST, ApprovalRef, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256, parse_ref
+from gitrel.errors import LocalStateError, NotFound, Refused
+from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256
 from gitrel.run.files import has_files
-from gitrel.run.home import Home, Refusal, State
+from gitrel.run.home import Home
 from gitrel.run.prepare import prepare
+from gitrel.run.state import Refusal, State
+from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, approvals_in, awaiting, digest
 from gitrel.store.quarantine import Quarantine, remove_stale
 from gitrel.store.remote import FilterUnsupported, Remote
 from gitrel.store.repository import Repository
@@ -31,6 +33,8 @@ from gitrel.trust.ledger import ChainedRelease, ReleaseLedger, Verdict
 from gitrel.trust.walk import RecordReader, RefMap, entries, load_trust, walk_releases
 
 Progress = Callable[[str], None]
+
+_HAVES = 3  # complete releases that are offered when files are fetched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +83,9 @@ def fetch_trust(
 
 def keep_approvals(repo: Repository, theirs: RefMap) -> None:
     """The refs of approvals whose records are here, so that thresholds are met without the remote."""
+    ours = repo.refs.list(APPROVALS)
     for ref, oid in approvals_in(theirs):
-        if oid in repo and ref.record in repo:
+        if ours.get(str(ref)) != oid and oid in repo and ref.record in repo:
             repo.refs.create(str(ref), oid)
 
 
@@ -90,55 +95,69 @@ def pull(home: Home, remote: Remote, *, now: float, anew: bool = True, progress:
     Without `anew` a remote that shows the same as at the last pull is not looked at any further. Raises
     `Refused` if the remote's ledger is not a continuation of what was seen, `RemoteError`, `Locked`.
     """
-    with home.lock("pull"), home.repository() as repo:
-        remove_stale(home.run / "quarantine")
-        home.tidy()
+    with home.lock("pull") as lock:
         state = home.read_state()
-        ledger = Ledger.releases(state.deploy)
-        configs = Ledger.config(state.deploy)
-        shown = remote.list([TRUST.prefix, ledger.prefix, configs.prefix, "refs/approvals/"])
-        theirs = {name: oid for name, oid in shown.items() if not name.startswith(configs.prefix)}
-        configured = max(entries(shown, configs), default=None)
-        judged = _digest(theirs)
-        if anew or judged != state.judged:
-            pulled = _judge(home, remote, repo, state, theirs, progress)
-        else:
-            pulled = Pulled(release=state.ready, new=False, refused=state.refused)
-
-        def change(state: State) -> State:
-            return replace(
-                state,
-                ready=pulled.release,
-                refused=pulled.refused,
-                judged=judged,
-                contact=now,
-                trouble=None,
-                configured=configured,
-            )
-
-        home.change_state(change)
+        # The lock's file was changed last when all refs were looked at. A clock that was set back is a long time.
+        recent = 0 <= now - os.fstat(lock).st_mtime < FULL_LOOK and state.trouble is None
+        if recent and not anew and state.watch and digest(remote.list(state.watch.prefixes)) == state.watch.shown:
+            home.change_state(lambda state: replace(state, contact=now))
+            return Pulled(release=state.ready, new=False, refused=state.refused)
+        with home.repository() as repo:
+            pulled = _look_at_all(home, remote, repo, now, anew, progress)
+        os.utime(lock, (now, now))
         return pulled
 
 
-def _digest(theirs: RefMap) -> str:
-    """Of what verdicts depend on: the remote's refs, and the program that judges."""
-    lines = [f"gitrel {__version__}", *(f"{oid} {name}" for name, oid in sorted(theirs.items()))]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _look_at_all(home: Home, remote: Remote, repo: Repository, now: float, anew: bool, progress: Progress) -> Pulled:
+    remove_stale(home.run / "quarantine")
+    home.tidy()
+    state = home.read_state()
+    ledger, configs = Ledger.releases(state.deploy), Ledger.config(state.deploy)
+    shown = remote.list([TRUST.prefix, ledger.prefix, configs.prefix, APPROVALS])
+    theirs = {name: oid for name, oid in shown.items() if not name.startswith(configs.prefix)}
+    newest = {each: max(entries(shown, each), default=None) for each in (TRUST, ledger, configs)}
+    judged = digest(theirs)
+    approvals = state.watch.approvals if state.watch else set()
+    if anew or judged != state.judged:
+        pulled, records = _judge(home, remote, repo, state, theirs, progress)
+        approvals = awaiting(records)
+    else:
+        pulled = Pulled(release=state.ready, new=False, refused=state.refused)
+    watch = Watch.of(shown, {each: entry or 0 for each, entry in newest.items()}, approvals)
+
+    def change(state: State) -> State:
+        return replace(
+            state,
+            ready=pulled.release,
+            refused=pulled.refused,
+            judged=judged,
+            contact=now,
+            trouble=None,
+            configured=newest[configs],
+            watch=watch,
+        )
+
+    home.change_state(change)
+    return pulled
 
 
-def _judge(home: Home, remote: Remote, repo: Repository, state: State, theirs: RefMap, progress: Progress) -> Pulled:
-    """Every turn leaves out at least one release of the remote's, so there is an end to it."""
+def _judge(
+    home: Home, remote: Remote, repo: Repository, state: State, theirs: RefMap, progress: Progress
+) -> tuple[Pulled, set[ObjectId]]:
+    """Also the records that may still get approvals. Every turn leaves out at least one release of the remote's, so
+    there is an end to it."""
     ledger = Ledger.releases(state.deploy)
     refused: dict[Entry, Refusal] = {}
+    records: set[ObjectId] = set()
     while True:
         with Quarantine(repo, home.run / "quarantine") as quarantine:
             try:
-                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress).run()
+                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress, records).run()
             except _NotThese as found:
                 refused |= found.refused
                 theirs = _without(theirs, ledger, found.refused)
                 continue
-        return replace(pulled, refused=dict(sorted({**refused, **pulled.refused}.items())))
+        return replace(pulled, refused=dict(sorted({**refused, **pulled.refused}.items()))), records
 
 
 def _without(theirs: RefMap, ledger: Ledger, out: Iterable[Entry]) -> RefMap:
@@ -147,16 +166,6 @@ def _without(theirs: RefMap, ledger: Ledger, out: Iterable[Entry]) -> RefMap:
     records = {theirs[name] for name in names}
     names |= {str(ref) for ref, _ in approvals_in(theirs) if ref.record in records}
     return {name: oid for name, oid in theirs.items() if name not in names}
-
-
-def approvals_in(refs: RefMap) -> Iterator[tuple[ApprovalRef, ObjectId]]:
-    """The well-formed refs of approvals, and the objects that they point at."""
-    for name, oid in refs.items():
-        if name.startswith("refs/approvals/"):
-            with contextlib.suppress(FormatError):  # a stray ref approves nothing
-                ref = parse_ref(name)
-                if isinstance(ref, ApprovalRef):
-                    yield ref, oid
 
 
 def _accepted(repo: Repository, state: State, part: RecordId) -> bool:
@@ -173,15 +182,43 @@ def judge_alone(repo: Repository, trust: TrustChain, state: State, entry: Entry,
     ledger = ReleaseLedger(
         trust,
         state.deploy,
-        RecordReader(repo.refs.list("refs/approvals/"), repo),
+        RecordReader(repo.refs.list(APPROVALS), repo),
         shallow=True,
         released_before=lambda part: _accepted(repo, state, part),
     )
     return ledger.add(str(ledger.ledger[entry]), repo.read(oid, "commit"))
 
 
+def judge_here(home: Home, repo: Repository, state: State, entry: Entry) -> ChainedRelease:
+    """The records of a release that was verified when it came, by the newest trust that this home has.
+
+    Raises `NotFound`, `Refused`, `LocalStateError`.
+    """
+    ref = str(Ledger.releases(state.deploy)[entry])
+    oid = repo.refs.get(ref)
+    if oid is None:
+        raise NotFound(f"{entry} is not in this home", where=str(home.path), hint="`gitrel pull`")
+    trust = load_trust(repo.refs.list(TRUST.prefix) | repo.refs.list(APPROVALS), repo, repo.format, state.pin)
+    verdict = judge_alone(repo, trust, state, entry, oid)
+    if verdict.release is None:
+        raise verdict.refusal or LocalStateError("no verdict", where=ref)
+    return verdict.release
+
+
+def bring(home: Home, remote: Remote, entry: Entry, *, progress: Progress = lambda _: None) -> None:
+    """Make sure that a release whose records are here can be started; the remote is asked only for what is missing.
+
+    Raises `NotFound`, `Refused`, `RemoteError`, `LocalStateError`. To be called with the lock `pull` held.
+    """
+    home.tidy()
+    with home.repository() as repo, Quarantine(repo, home.run / "quarantine") as quarantine:
+        state = home.read_state()
+        release = judge_here(home, repo, state, entry)
+        _Pull(home, remote, repo, quarantine, state, {}, progress, set()).check_out(release)
+
+
 class _Pull:
-    """One pull, step by step."""
+    """One pull, step by step. `records`: gets those that may have too few approvals so far."""
 
     def __init__(
         self,
@@ -192,7 +229,9 @@ class _Pull:
         state: State,
         theirs: Mapping[str, ObjectId],
         progress: Progress,
+        records: set[ObjectId],
     ) -> None:
+        self._records = records
         self._home = home
         self._remote = remote
         self._repo = repo
@@ -206,6 +245,8 @@ class _Pull:
     def run(self) -> Pulled:
         """Raises `_NotThese`, before anything of the quarantine came into the home."""
         trust = fetch_trust(self._remote, self._repo, self._quarantine, self._theirs, self._state.pin)
+        if trust.pending is not None:
+            self._records.add(trust.pending.signed.id.oid)
         try:
             self._fetch_records()
         except FilterUnsupported:
@@ -242,7 +283,7 @@ class _Pull:
         refused: dict[Entry, Refusal] = {}
         for verdict in reversed(verdicts):
             if verdict.release is None:
-                refused[verdict.entry] = _refusal(verdict)
+                refused[verdict.entry] = self._refusal(verdict)
             elif refused:
                 break
             else:
@@ -267,15 +308,19 @@ class _Pull:
                 continue
             verdict = judge_alone(self._repo, trust, self._state, entry, oid)
             if verdict.release is None:
-                self._refused[entry] = _refusal(verdict)
+                self._refused[entry] = self._refusal(verdict)
                 continue
             if entry != ready:
-                self._fetch_files(verdict.release)
-                prepared = prepare(self._home, self._quarantine.repository, verdict.release)
-                self._adopt(trust, [])
-                self._home.point(self._home.releases / str(entry), f"../builds/{prepared.build.oid}")
+                self.check_out(verdict.release)
             return entry
         return None
+
+    def check_out(self, release: ChainedRelease) -> None:
+        """The files of a release whose records are in the home."""
+        self._fetch_files(release)
+        prepared = prepare(self._home, self._quarantine.repository, release)
+        self._quarantine.adopt()
+        self._home.point(self._home.releases / str(release.entry), f"../builds/{prepared.build.oid}")
 
     def _new(self) -> dict[Entry, ObjectId]:
         seen = self._state.seen
@@ -325,12 +370,14 @@ class _Pull:
         if all(has_files(self._quarantine.repository, oid) for oid in wants):
             return
         self._progress(f"fetching {release.entry}")
-        complete = [
-            oid
-            for oid in self._repo.refs.list(self._ledger.prefix).values()
-            if has_files(self._quarantine.repository, oid)
-        ]
-        self._remote.fetch(self._quarantine, wants, haves=complete[-3:], shallow=complete[-3:], depth=1)
+        haves = self._complete()
+        self._remote.fetch(self._quarantine, wants, haves=haves, shallow=haves, depth=1)
+
+    def _complete(self) -> list[ObjectId]:
+        """The newest releases whose files are here."""
+        ours = entries(self._repo.refs.list(self._ledger.prefix), self._ledger)
+        found = (oid for oid in reversed(ours.values()) if has_files(self._quarantine.repository, oid))
+        return list(itertools.islice(found, _HAVES))
 
     def _adopt(self, trust: TrustChain, releases: list[ChainedRelease]) -> None:
         """Objects first, then the refs that name them."""
@@ -344,8 +391,10 @@ class _Pull:
             self._repo.refs.create(str(release.record.ref), release.id.oid)
         keep_approvals(self._repo, self._theirs)
 
-
-def _refusal(verdict: Verdict) -> Refusal:
-    if verdict.refusal is None:
-        raise ValueError(f"{verdict.ref} was not refused")
-    return Refusal.of(verdict.refusal)
+    def _refusal(self, verdict: Verdict) -> Refusal:
+        if verdict.refusal is None:
+            raise ValueError(f"{verdict.ref} was not refused")
+        self._records.add(verdict.id.oid)
+        with contextlib.suppress(NotFound):
+            self._records.update(links(self._quarantine.repository, verdict.id.oid).parts)
+        return Refusal.of(verdict.refusal)

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import pwd
+import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from typing import Self
 
-from gitrel.errors import (
-    BadInput,
-    FormatError,
-    GitrelError,
-    LocalStateError,
-    NotFound,
-    NoUsableKey,
-    Refused,
-    UsageError,
-)
-from gitrel.format.manifest import MANIFEST, Manifest, RunSpec, parse_manifest
-from gitrel.format.procfile import PROCFILE, RELEASE_PHASE, parse_procfile
+from gitrel.errors import BadInput, FormatError, GitrelError, LocalStateError, NotFound, NoUsableKey, Refused
+from gitrel.format.manifest import RELEASE_PHASE
 from gitrel.format.record import ReleaseRecord, parse_record_as
 from gitrel.ids import Entry, Ledger
-from gitrel.run.formation import MARK, Formation, Process, mark
-from gitrel.run.home import Home, State
-from gitrel.run.prepare import prepare, read_build_file
-from gitrel.run.pull import judge_alone
-from gitrel.run.values import config_values
-from gitrel.store.repository import Repository
+from gitrel.run.formation import Formation, Wish
+from gitrel.run.home import Home
+from gitrel.run.layout import Layout
+from gitrel.run.leases import Leases
+from gitrel.run.prepare import prepare
+from gitrel.run.pull import judge_here
+from gitrel.run.state import State
 from gitrel.trust.checks import Check
 from gitrel.trust.content import VerifiedRelease
-from gitrel.trust.ledger import ChainedRelease
-from gitrel.trust.walk import load_trust
-
-DEFAULT_PORT = 5000
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def candidates(state: State, entry: Entry | None = None) -> list[Entry]:
@@ -56,118 +42,7 @@ def verify_here(home: Home, state: State, entry: Entry, *, rehash: bool = False)
     A checkout that was tampered with is replaced. Raises `NotFound`, `Refused`, `LocalStateError`.
     """
     with home.repository() as repo:
-        return prepare(home, repo, _judge_here(home, repo, state, entry), rehash=rehash)
-
-
-def _judge_here(home: Home, repo: Repository, state: State, entry: Entry) -> ChainedRelease:
-    """Its records only, by the newest trust that this home has."""
-    ref = str(Ledger.releases(state.deploy)[entry])
-    oid = repo.refs.get(ref)
-    if oid is None:
-        raise NotFound(f"{entry} is not in this home", where=str(home.path), hint="`gitrel pull`")
-    refs = repo.refs.list("refs/trust/") | repo.refs.list("refs/approvals/")
-    trust = load_trust(refs, repo, repo.format, state.pin)
-    verdict = judge_alone(repo, trust, state, entry, oid)
-    if verdict.release is None:
-        raise verdict.refusal or LocalStateError("no verdict", where=ref)
-    return verdict.release
-
-
-def base_environment(home: Home) -> dict[str, str]:
-    """What every process gets before `[run.<process>.env]` and the release's config, which may override it."""
-    user = pwd.getpwuid(os.getuid()).pw_name
-    return {
-        "PATH": PATH,
-        "HOME": str(home.run / "home"),
-        "USER": user,
-        "LOGNAME": user,
-        "SHELL": "/bin/sh",
-        "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",  # noqa: S108 - the usual place, which the process may choose itself
-        "PYTHONUNBUFFERED": "1",  # lines reach the log when they are written
-        "PYTHONDONTWRITEBYTECODE": "1",  # the checkout is read-only
-    }
-
-
-def platform_environment(home: Home, verified: VerifiedRelease, name: str, port: int) -> dict[str, str]:
-    """What nothing overrides: where the process is, and which one it is."""
-    record = verified.chained.record
-    return {
-        "PORT": str(port),
-        "GITREL_APP": record.app,
-        "GITREL_DEPLOY": record.deploy,
-        "GITREL_RELEASE": str(record.entry),
-        "GITREL_SOURCE": verified.chained.build.record.source,
-        "GITREL_PROCESS": name,
-        MARK: mark(str(home.path), str(record.entry), name),
-    }
-
-
-class Layout:
-    """What a verified release consists of when it runs, its secrets decrypted.
-
-    Raises `BadInput` and `NoUsableKey` if it cannot run on this server as it is.
-    """
-
-    def __init__(self, home: Home, verified: VerifiedRelease, *, port: int = DEFAULT_PORT) -> None:
-        self._home = home
-        self._verified = verified
-        self._port = port
-        entry = verified.chained.entry
-        self.commands = parse_procfile(read_build_file(home, verified, PROCFILE), f"{entry}:{PROCFILE}")
-        self.manifest: Manifest = parse_manifest(read_build_file(home, verified, MANIFEST), f"{entry}:{MANIFEST}")
-        self._config = config_values(verified, self.manifest, home.identity)
-
-    @property
-    def folder(self) -> Path:
-        return self._home.builds / self._verified.build.oid
-
-    def spec(self, kind: str) -> RunSpec:
-        return self.manifest.run.get(kind, RunSpec())
-
-    def environment(self, kind: str, index: int) -> dict[str, str]:
-        """A process's whole environment; foreman's rule for PORT: +100 for each type, +1 for each instance."""
-        kinds = list(self.commands)
-        port = self._port + 100 * (kinds.index(kind) if kind in kinds else 0) + index - 1
-        return {
-            **base_environment(self._home),
-            **self.spec(kind).env,
-            **self._config,
-            **platform_environment(self._home, self._verified, f"{kind}.{index}", port),
-        }
-
-    def process(self, kind: str, index: int) -> Process:
-        """Raises `NotFound` for a type that the Procfile does not have."""
-        if kind not in self.commands:
-            raise NotFound(f"no process type {kind!r}", where=PROCFILE, why=f"there are {', '.join(self.commands)}")
-        spec = self.spec(kind)
-        env = self.environment(kind, index)
-        return Process(
-            type=kind,
-            index=index,
-            command=self.commands[kind],
-            env=env,
-            cwd=self.folder,
-            port=int(env["PORT"]),
-            health=spec.health,
-            settle=spec.settle,
-            stop_timeout=spec.stop_timeout,
-        )
-
-    def formation(self, scales: Mapping[str, int]) -> Formation:
-        """All processes that stay up. Raises `UsageError` for a scale of an unknown type."""
-        for kind in scales:
-            if kind not in self.commands or kind == RELEASE_PHASE:
-                raise UsageError(f"no process type {kind!r} to scale", why=f"there are {', '.join(self.commands)}")
-        return Formation(
-            release=str(self._verified.chained.entry),
-            processes=tuple(
-                self.process(kind, index)
-                for kind in self.commands
-                if kind != RELEASE_PHASE
-                for index in range(1, scales.get(kind, self.spec(kind).scale) + 1)
-            ),
-        )
+        return prepare(home, repo, judge_here(home, repo, state, entry), rehash=rehash)
 
 
 def note_lacking(home: Home, problems: Mapping[Entry, GitrelError]) -> None:
@@ -199,50 +74,89 @@ def carried_config(home: Home, state: State) -> Entry | None:
     return found.config.entry if found and found.config else None
 
 
-class Choice:
-    """Which release the supervisor runs, asked at the start and after every look, and what becomes of it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Token:
+    """What a look found, for the next one to compare with. `said`: a digest of what it said."""
 
-    `wanted` was asked for by number. `say` gets what a person should know about a release that was passed over.
-    The checkout of a release that is asked for again is left alone: its processes may be running in it.
+    release: str = ""
+    scales: Mapping[str, int] = field(default_factory=dict)
+    said: str = ""
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises `ValueError`, `TypeError`."""
+        return cls(**json.loads(text)) if text else cls()
+
+
+class Choice:
+    """Which release is to run, asked at the start and at every look.
+
+    `leases` gets one of each release that may run. `wanted` was asked for by number. `release_phase`: whether this
+    home is one where it runs. `say` gets what a person should know about a release that was passed over, once as
+    long as it stays the same. The checkout of a release that was found before is left alone: its processes may be
+    running in it.
     """
 
     def __init__(
         self,
         home: Home,
+        leases: Leases,
         wanted: Entry | None,
         *,
         scales: Mapping[str, int],
         port: int,
+        release_phase: bool,
         stop_if_repudiated: bool,
         say: Callable[[str], None],
     ) -> None:
         self._home = home
+        self._leases = leases
         self._wanted = wanted
         self._scales = scales
         self._port = port
+        self._release_phase = release_phase
         self._stop_if_repudiated = stop_if_repudiated
         self._say = say
-        self._said = ""
-        self._last: Formation | None = None
+        self._remarks: list[str] = []
 
-    def _formation(self, release: Entry) -> Formation:
-        state = self._home.read_state()
-        if self._last is not None and self._last.release == str(release):
-            with self._home.repository() as repo:
-                _judge_here(self._home, repo, state, release)
-            return self._last
-        layout = Layout(self._home, verify_here(self._home, state, release), port=self._port)
-        unknown = sorted(set(self._scales) - set(layout.commands))
-        scales = self._scales
-        if unknown and state.good is not None:  # it ran before: a later release may have dropped a process type
-            self._say_once(f"{release} has no {', '.join(unknown)} to scale")
-            scales = {kind: number for kind, number in scales.items() if kind in layout.commands}
-        return layout.formation(scales)
+    def first(self, *, follow: bool) -> Wish:
+        """At the start: what is wanted, and what to go back to if that fails.
 
-    def resolve(self) -> Formation:
-        """The best release that can run now; nothing at all if the one that should run was repudiated alone.
+        Raises the `GitrelError` for which the best release cannot run, if nothing is followed.
+        """
+        good = self._last_good()
+        try:
+            wanted, token = self._resolve(_Token())
+        except GitrelError as error:
+            if not follow:
+                raise
+            self._remarks.append(f"nothing to run yet: {error}")
+            wanted, token = None, _Token()
+        return Wish(token=self._speak(token, ""), wanted=wanted, good=good)
 
-        Raises `GitrelError`, that of the best one.
+    def again(self, last: str) -> Wish:
+        """At a later look; `last` is the token of the one before."""
+        before = _Token.parse(last)
+        try:
+            wanted, token = self._resolve(before)
+        except GitrelError as error:
+            self._remarks.append(f"going on with what runs: {error}")
+            wanted, token = None, before
+        return Wish(token=self._speak(token, before.said), same=wanted is None, wanted=wanted)
+
+    def _speak(self, token: _Token, before: str) -> str:
+        """Say what there is to say, if it is not what was said before; the token that remembers it."""
+        said = hashlib.sha256("\n".join(self._remarks).encode()).hexdigest() if self._remarks else ""
+        for text in self._remarks if said != before else ():
+            self._say(text)
+        return replace(token, said=said).encode()
+
+    def _resolve(self, before: _Token) -> tuple[Formation | None, _Token]:
+        """The best release that can run now; nothing at all if the one that should run was repudiated alone; None if
+        it is what was found before. Raises `GitrelError`, that of the best one.
         """
         problems: dict[Entry, GitrelError] = {}
         state = self._home.read_state()
@@ -251,55 +165,52 @@ class Choice:
             order.insert(0, state.good)  # the pull went back behind what runs: ask first whether that was repudiated
         for release in order:
             try:
-                self._last = self._formation(release)
+                found = self._one(release, state, before)
             except (Refused, NotFound, LocalStateError, BadInput, NoUsableKey) as error:
                 if isinstance(error, NotFound) and release == self._wanted:
                     raise
                 problems[release] = error
-                self._say_once(f"{release} cannot run: {error}")
+                self._remarks.append(f"{release} cannot run: {error}")
                 if self._stop_if_repudiated and _repudiated(error):
                     break
             else:
                 note_lacking(self._home, problems)
-                return self._last
+                return found
         note_lacking(self._home, problems)
         if all(_repudiated(error) for error in problems.values()):
-            return Formation(release="none", processes=())
+            return Formation(release="none", processes=()), _Token(release="none")
         raise next(iter(problems.values()))
 
-    def _say_once(self, text: str) -> None:
-        if text != self._said:
-            self._say(text)
-        self._said = text
+    def _one(self, release: Entry, state: State, before: _Token) -> tuple[Formation | None, _Token]:
+        scales = {**self._scales, **state.scales}  # what was said to this server later counts more
+        token = _Token(release=str(release), scales=scales)
+        if before.release == token.release:
+            with self._home.repository() as repo:
+                judge_here(self._home, repo, state, release)
+            if before.scales == scales:
+                return None, token
+        return self._formation(release, state, scales), token
 
-    def last_good(self) -> Formation | None:
-        """What to go back to if the first choice fails."""
+    def _formation(self, release: Entry, state: State, scales: Mapping[str, int]) -> Formation:
+        self._leases.take(release)
+        layout = Layout(self._home, verify_here(self._home, state, release), port=self._port)
+        layout.provide()
+        kinds = set(layout.commands) - {RELEASE_PHASE}
+        unknown = sorted(set(scales) - kinds)
+        if unknown and not (state.good is None and set(unknown) & set(self._scales)):  # else a slip at the first start
+            self._remarks.append(f"{release} has no {', '.join(unknown)} to scale")
+            scales = {kind: number for kind, number in scales.items() if kind in kinds}
+        return layout.formation(scales, prepared=not self._release_phase or release in state.released)
+
+    def _last_good(self) -> Formation | None:
         state = self._home.read_state()
         if state.good is None or state.good == candidates(state, self._wanted)[0]:
             return None
         try:
-            return self._formation(state.good)
+            return self._formation(state.good, state, {**self._scales, **state.scales})
         except GitrelError as error:
-            self._say_once(f"no way back to {state.good}: {error}")
+            self._remarks.append(f"no way back to {state.good}: {error}")
             return None
-
-    def good(self, formation: Formation) -> None:
-        """All its processes have been healthy: remembered, and `current` is it."""
-        if not formation.processes:
-            return
-        release = Entry.parse(formation.release)
-
-        def change(state: State) -> State:
-            failed = {entry: why for entry, why in state.failed.items() if entry != release}
-            return replace(state, good=release, failed=failed)
-
-        self._home.change_state(change)
-        self._home.switch(release)
-
-    def failed(self, formation: Formation, why: str) -> None:
-        """Remembered, so that it is not tried again by itself."""
-        release = Entry.parse(formation.release)
-        self._home.change_state(lambda state: replace(state, failed={**state.failed, release: why}))
 
 
 def _repudiated(error: GitrelError) -> bool:

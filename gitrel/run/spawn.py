@@ -1,9 +1,10 @@
 """Starting a process in a clean, always equal state, and the few prctl(2) calls that Python does not offer.
 
 A child has its own session and process group, PR_SET_PDEATHSIG = SIGKILL, every signal at its default and
-unblocked, umask 022, /dev/null as stdin, a pipe each for stdout and stderr, no other descriptor, exactly the
-environment given. What cannot be set up, and an exec that fails, is an `OSError` in the parent, not an exit
-code of the child.
+unblocked, umask 022, /dev/null as stdin, a pipe each for stdout and stderr, the descriptors that it is given from 3
+on and no other, the user and groups asked for, and exactly the environment given; with sockets also LISTEN_PID
+(sd_listen_fds(3)), which nobody can know before. What cannot be set up, and an exec that fails, is an
+`OSError` in the parent, not an exit code of the child.
 
 fork(2) by hand, not `subprocess`: its `preexec_fn` runs after the signals were set, cannot keep a signal of
 the parent's from being handled in the child before exec, and reports any failure as "Exception occurred in
@@ -23,11 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from gitrel.run.formation import User
+
 UMASK = 0o022
 _MOST_FDS = 1 << 20  # close_range(2) takes any upper end; this one is above every limit in use
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -44,20 +48,45 @@ class Child:
     stderr: int
 
 
-def spawn(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Child:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What a child needs to know, as bytes and numbers: nothing is worked out after the fork."""
+
+    program: bytes
+    argv: list[bytes]
+    env: dict[bytes, bytes]
+    cwd: bytes
+    give: Sequence[int]
+    listens: bool
+    user: User | None
+    parent: int
+
+
+def spawn(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, give: Sequence[int] = (), user: User | None = None
+) -> Child:
     """Start `argv` (its first word an absolute path). Returns once exec has succeeded.
+
+    `give`: descriptors that the child gets, from 3 on. If `env` says LISTEN_FDS, LISTEN_PID is added.
 
     Raises `OSError` with the errno of the step that failed; its `filename` says which: the program, the
     folder, `fork`.
     """
-    program = os.fsencode(argv[0])
-    words = [os.fsencode(word) for word in argv]
-    # UTF-8 whatever the locale: under LC_ALL=C the file system encoding may be ASCII
-    pairs = {_utf8(name): _utf8(value) for name, value in env.items()}
+    plan = _Plan(
+        program=os.fsencode(argv[0]),
+        argv=[os.fsencode(word) for word in argv],
+        # UTF-8 whatever the locale: under LC_ALL=C the file system encoding may be ASCII
+        env={_utf8(name): _utf8(value) for name, value in env.items()},
+        cwd=os.fsencode(cwd),
+        give=give,
+        listens="LISTEN_FDS" in env,
+        user=user,
+        parent=os.getpid(),
+    )
     out = err = report = None
     try:
         out, err, report = _Pipe(), _Pipe(), _Pipe()
-        pid = _fork(program, words, pairs, os.fsencode(cwd), (out.write, err.write, report.write))
+        pid = _fork(plan, out.write, err.write, report.write)
         for pipe in (out, err, report):
             pipe.close_write()
         failure = report.read_all()
@@ -97,46 +126,50 @@ class _Pipe:
         self.read = self.write = -1
 
 
-def _fork(program: bytes, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, fds: tuple[int, int, int]) -> int:
-    parent = os.getpid()
+def _fork(plan: _Plan, out: int, err: int, report: int) -> int:
     with signals_blocked():
         try:
             pid = os.fork()
         except OSError as error:
             raise OSError(error.errno, error.strerror, "fork") from None
         if pid == 0:
-            _become(program, argv, env, cwd, parent, fds)
+            _become(plan, out, err, report)
     return pid
 
 
-def _become(
-    program: bytes,
-    argv: list[bytes],
-    env: dict[bytes, bytes],
-    cwd: bytes,
-    parent: int,
-    fds: tuple[int, int, int],
-) -> NoReturn:
+def _become(plan: _Plan, out: int, err: int, report: int) -> NoReturn:
     """In the child, up to exec. Never returns, never runs a line of the parent's code."""
-    step, report = b"prctl", fds[2]
+    step = b"signals"
     try:
-        set_parent_death_signal(parent)
-        step = b"signals"
         default_signals()
         step = b"descriptors"
-        report = arrange_fds(out=fds[0], err=fds[1], keep=(report,))[0]
+        report = arrange_fds(out=out, err=err, give=plan.give, keep=(report,))[0]
         step = b"setsid"
         os.setsid()
         os.umask(UMASK)
-        step = cwd
-        os.chdir(cwd)
-        step = program
+        if plan.user is not None:
+            step = b"setuid"
+            become(plan.user)
+        step = b"prctl"
+        set_parent_death_signal(plan.parent)  # a change of user takes it away
+        step = plan.cwd
+        os.chdir(plan.cwd)
+        step = plan.program
+        if plan.listens:
+            plan.env[b"LISTEN_PID"] = b"%d" % os.getpid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execve(program, argv, env)  # noqa: S606 - the shell, where wanted, is argv[0]
+        os.execve(plan.program, plan.argv, plan.env)  # noqa: S606 - the shell, where wanted, is argv[0]
     except OSError as error:
         os.write(report, struct.pack("i", error.errno or 0) + step)
     finally:
         os._exit(127)
+
+
+def become(user: User) -> None:
+    """For good: real, effective and saved ids. Raises `OSError`."""
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
 
 
 def set_parent_death_signal(parent: int) -> None:
@@ -146,6 +179,11 @@ def set_parent_death_signal(parent: int) -> None:
     _set(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(127)
+
+
+def set_undumpable() -> None:
+    """No core dump of this process, and no ptrace(2) by others of its user: it holds secrets. exec undoes it."""
+    _set(_PR_SET_DUMPABLE, 0)
 
 
 def set_subreaper(on: bool) -> None:
@@ -175,19 +213,20 @@ def default_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def arrange_fds(*, out: int | None, err: int | None, keep: Sequence[int]) -> list[int]:
-    """Make 0 /dev/null, 1 and 2 what is given (/dev/null if None), 3… the kept ones, and close all others.
+def arrange_fds(*, out: int | None, err: int | None, give: Sequence[int] = (), keep: Sequence[int]) -> list[int]:
+    """Make 0 /dev/null, 1 and 2 what is given (/dev/null if None), 3… those to give away, then the kept ones, and
+    close all others.
 
     Returns the new numbers of the kept ones, which are closed on exec.
     """
     null = os.open(os.devnull, os.O_RDWR)
-    wanted = [null, null if out is None else out, null if err is None else err, *keep]
+    wanted = [null, null if out is None else out, null if err is None else err, *give, *keep]
     # First out of the way: a source may itself be one of the numbers that are about to be overwritten.
     high = [_dup_above(fd, len(wanted)) for fd in wanted]
     for number, fd in enumerate(high):
-        os.dup2(fd, number, inheritable=number < 3)
+        os.dup2(fd, number, inheritable=number < 3 + len(give))
     os.closerange(len(wanted), _MOST_FDS)
-    return list(range(3, len(wanted)))
+    return list(range(3 + len(give), len(wanted)))
 
 
 def _dup_above(fd: int, least: int) -> int:

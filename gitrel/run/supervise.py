@@ -4,7 +4,8 @@
 between them, the signals, the poller and the caller, and decides nothing itself. It works as PID 1 too.
 
   SIGTERM, SIGINT   stop everything and return; a second one: at once, with SIGKILL
-  SIGHUP, SIGUSR1   ask for the next release now
+  SIGUSR1           ask the remote for the next release now
+  SIGHUP            look at the home again: something was pinned, scaled or pulled by hand
 
 Order at the start: whatever an earlier run left behind is killed; the guardian stands by; only then is the
 first process started. At the end: all processes are gone, then the guardian, then `run` returns and the
@@ -18,89 +19,101 @@ import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from gitrel.errors import GitrelError, LocalStateError
-from gitrel.run import lifecycle, report, rollout
-from gitrel.run.follow import Follower, Poller
-from gitrel.run.formation import Formation, check_marked, check_poller_marked
+from gitrel.errors import GitrelError, LocalStateError, Unhealthy
+from gitrel.run import report, rollout, rollout_state
+from gitrel.run.cast import Cast
+from gitrel.run.follow import Follower, Looker
+from gitrel.run.formation import Formation, Wish, check_looker_marked, check_marked
 from gitrel.run.guardian import Guardian
-from gitrel.run.lifecycle import Exit, Notice
+from gitrel.run.lifecycle import Exit
 from gitrel.run.loop import Loop
+from gitrel.run.notify import Manager
 from gitrel.run.output import Journal, Sink
 from gitrel.run.proctree import Seen, descendants, kill_all, mark_of, of_home, snapshot
-from gitrel.run.rollout import Phase, Rollout
+from gitrel.run.rollout_state import Close, Phase, Rollout, Wanted
+from gitrel.run.room import Room
+from gitrel.run.sockets import Sockets
 from gitrel.run.spawn import set_subreaper
-from gitrel.run.tend import Keeper, Room
+from gitrel.run.status_file import StatusFile
 
 LEFTOVER_LIMIT = 10.0  # seconds for what an earlier run left behind to die
 FLUSH_LIMIT = 5.0  # seconds for the reader of our output to take the last of it
 GUARDIAN_PAUSE = 1.0  # seconds between two guardians
 
 
+class Recorder(Protocol):
+    """Who is told what becomes of a formation, and remembers it. A `GitrelError` is logged."""
+
+    def wanted(self, formation: Formation) -> None:
+        """It was found to be what is to run."""
+
+    def prepared(self, formation: Formation) -> None:
+        """Its release phase is done, and is not to be run again."""
+
+    def good(self, formation: Formation) -> None:
+        """All its processes have been healthy."""
+
+    def failed(self, formation: Formation, why: str, last_words: Sequence[bytes]) -> None:
+        """`last_words`: what its processes printed last, lines."""
+
+
 class Supervisor:
     """Made and run in the main thread of a process without other threads; `run` once.
 
-    `resolve` says which formation is wanted; it is asked at the start, after every poll and after SIGHUP or
-    SIGUSR1. `home` is what the processes' `MARK` begins with (`formation.mark`). `last_good` is what to go
-    back to if the first formation fails. `on_good` and `on_failed` make the outcome durable; a `GitrelError`
-    of theirs is logged. `poller` is the argv of a child that pulls, None for no following; its environment
-    holds `MARK` as well. Times are seconds. `output` is the descriptor that all lines go to. `hold`: see
-    `gitrel.run.guardian`. `jitter` draws from [0, 1).
+    `home` is what the processes' `MARK` begins with (`formation.mark`). `first` is what is wanted at the start, and
+    `looker` the child that is asked later. Times are seconds. `output` is the descriptor that all lines go to.
+    `observe` gets the status document whenever it was written, and now and then. `hold`: see
+    `gitrel.run.guardian`. `manager_env` is this program's own environment, as far as a service manager
+    speaks through it; `given`: descriptors of sockets that it handed over. `jitter` draws from [0, 1).
     """
 
     _busy = False  # within `_tell`
-    _unwritten = False  # the status file could not be written, which was said
 
     def __init__(
         self,
-        resolve: Callable[[], Formation],
-        poller: Sequence[str] | None = None,
-        poll_interval: float = 60.0,
+        recorder: Recorder,
+        looker: Looker,
+        first: Wish,
         *,
         home: str,
         status: Path,
         output: int,
-        poll_env: Mapping[str, str] | None = None,
-        poll_cwd: Path = Path("/"),
-        poll_limit: float = 3600.0,
-        last_good: Formation | None = None,
-        on_good: Callable[[Formation], None] = lambda _formation: None,
-        on_failed: Callable[[Formation, str], None] = lambda _formation, _why: None,
+        observe: Callable[[Mapping[str, Any]], None] | None = None,
         hold: Sequence[int] = (),
+        manager_env: Mapping[str, str] | None = None,
+        given: Iterable[int] = (),
         colour: bool = False,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._resolve = resolve
+        self._recorder = recorder
+        self._first = first
         self._home = home
-        self._status = status
-        self._on_good = on_good
-        self._on_failed = on_failed
-        stop, poll = (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGUSR1)
-        actions = dict.fromkeys(stop, self._close) | dict.fromkeys(poll, self._poke)
-        self._loop = Loop(stop + poll, lambda number: actions[number]())
+        self._signals = {
+            signal.SIGTERM: self._close,
+            signal.SIGINT: self._close,
+            signal.SIGUSR1: self._poll,
+            signal.SIGHUP: self._reload,
+        }
+        self._loop = Loop(tuple(self._signals), lambda number: self._signals[number]())
+        self._manager = Manager(self._loop, manager_env or {})
         self._sink = Sink(self._loop, output)
         self._journal = Journal(self._sink, colour=colour)
         self._guardian = Guardian(home, hold)
+        self._status = StatusFile(self._loop, self._journal, status, self._document, observe)
         self._room = Room(
-            loop=self._loop, journal=self._journal, guardian=self._guardian, leftovers=self._leftovers,
-            jitter=jitter, changed=self._changed, report=self._reported,
+            loop=self._loop, journal=self._journal, guardian=self._guardian, sockets=Sockets(given),
+            leftovers=self._leftovers, members=_members, jitter=jitter, changed=self._status.changed,
         )  # fmt: skip
-        self._poller = None
-        if poller is not None:
-            self._poller = Poller(
-                argv=poller, env=poll_env or {}, cwd=poll_cwd, interval=poll_interval, limit=poll_limit
-            )
-            check_poller_marked(self._poller.env, home)
-        self._follower = Follower(self._poller, self._room, self._look)
-        if last_good is not None:
-            check_marked(last_good, home)
-        self._rollout = Rollout(good=last_good)
-        self._events: deque[rollout.Event] = deque()
-        self._keepers: dict[str, Keeper] = {}
+        self._cast = Cast(self._room, self._tell)
+        check_looker_marked(looker.env, home)
+        self._follower = Follower(looker, self._room, first.token, self._wish)
+        self._rollout = Rollout()
+        self._events: deque[rollout_state.Event] = deque()
         self._since = time.time()
-        self._stale = True
         self._foreign: list[Seen] = []
         self._guardian_since = 0.0
 
@@ -108,8 +121,8 @@ class Supervisor:
         """Until told to stop by a signal. Everything that it started is gone when it returns, also by an
         exception.
 
-        Raises `GitrelError` of the first `resolve` when not following, `LocalStateError` if processes of an
-        earlier run cannot be killed, `OSError` if no guardian can be forked at the start.
+        Raises `LocalStateError` if processes of an earlier run cannot be killed, `Unhealthy` if nothing can run and
+        nothing is followed, `OSError` if no guardian can be forked at the start.
         """
         set_subreaper(True)
         try:
@@ -117,22 +130,33 @@ class Supervisor:
                 self._foreign = descendants(snapshot(), [os.getpid()])
                 self._clear_earlier()
                 self._start_guardian()
-                self._first()
-                while not (self._rollout.phase is Phase.CLOSED and self._follower.idle):
+                self._manager.start()
+                self._status.start()
+                self._begin()
+                while not self._ended():
                     self._turn()
                 self._flush()
         finally:
             self._guardian.finish()
+            self._room.sockets.close()
             set_subreaper(False)
+        if self._rollout.phase is Phase.EMPTY:
+            raise Unhealthy("no release runs", why=self._rollout.trouble, hint="mend it, and release anew")
+
+    def _ended(self) -> bool:
+        """Told to, or there is nothing to run and nobody who would bring something else."""
+        phase = self._rollout.phase
+        if phase is Phase.EMPTY and self._rollout.trouble and not self._rollout.leaving and not self._follower.follows:
+            return True
+        return phase is Phase.CLOSED and self._follower.idle
 
     def _turn(self) -> None:
-        if self._stale:
-            self._write_status()
+        self._status.write()
         self._loop.turn()
 
     def _flush(self) -> None:
         self._journal.say("stopped")
-        self._write_status()
+        self._status.write()
         limit = self._loop.after(FLUSH_LIMIT, lambda: None)
         while not self._sink.empty and limit.set:
             self._loop.turn()
@@ -150,15 +174,14 @@ class Supervisor:
                 hint="end them by hand (often a disk or network mount hangs), then start again",
             )
 
-    def _first(self) -> None:
-        try:
-            formation = self._resolve()
-        except GitrelError as error:
-            if self._poller is None:
-                raise
-            self._journal.say(f"nothing to run yet: {error}")
-        else:
-            self._want(formation)
+    def _begin(self) -> None:
+        good = self._first.good
+        if good is not None:
+            check_marked(good, self._home)
+        self._rollout = Rollout(good=good)
+        self._wish(self._first)
+        if self._first.wanted is None:
+            self._manager.ready()  # to follow, that is
         self._follower.schedule()
 
     def _start_guardian(self) -> None:
@@ -184,30 +207,29 @@ class Supervisor:
     def _close(self) -> None:
         at_once = self._rollout.phase is Phase.CLOSING
         self._journal.say("stopping at once" if at_once else "stopping")
+        self._manager.stopping()
         self._follower.close()
         if at_once:
             self._follower.kill()
-        self._tell(rollout.Close())
+        self._tell(Close())
 
-    def _poke(self) -> None:
+    def _poll(self) -> None:
         self._follower.poll()
 
-    def _look(self) -> None:
-        """After a poll: is something else wanted?"""
-        try:
-            formation = self._resolve()
-        except GitrelError as error:
-            self._journal.say(f"going on with what runs: {error}")
-        else:
-            self._want(formation)
+    def _reload(self) -> None:
+        self._manager.reloading()
+        self._follower.look()
+        self._manager.ready()
 
-    def _want(self, formation: Formation) -> None:
-        check_marked(formation, self._home)
-        self._tell(rollout.Wanted(formation))
+    def _wish(self, wish: Wish) -> None:
+        if wish.wanted is not None:
+            check_marked(wish.wanted, self._home)
+            self._recorder.wanted(wish.wanted)
+            self._tell(Wanted(wish.wanted))
 
     # The rollout's hands
 
-    def _tell(self, event: rollout.Event) -> None:
+    def _tell(self, event: rollout_state.Event) -> None:
         """As in `Keeper.tell`: an event that an action causes waits until the actions of the first are
         done.
         """
@@ -218,57 +240,49 @@ class Supervisor:
         try:
             while self._events:
                 self._rollout, actions = rollout.step(self._rollout, self._events.popleft())
-                self._changed()
+                self._status.changed()
                 for action in actions:
                     self._do(action)
         finally:
             self._busy = False
 
-    def _do(self, action: rollout.Action) -> None:
+    def _do(self, action: rollout_state.Action) -> None:
         match action:
-            case rollout.StartAll(formation):
-                self._start_all(formation)
-            case rollout.StopAll():
-                self._tell_all(lifecycle.Stop())
-            case rollout.KillAll():
-                self._tell_all(lifecycle.Kill())
-            case rollout.MarkGood(formation):
-                self._journal.say(f"{formation.release} is good")
-                self._call_back(lambda: self._on_good(formation))
-            case rollout.MarkFailed(formation, why):
+            case rollout_state.Start(formation, members):
+                self._start(formation, members)
+            case rollout_state.Stop(members):
+                self._cast.stop(members)
+            case rollout_state.KillAll():
+                self._cast.kill()
+            case rollout_state.MarkPrepared(formation):
+                self._journal.say(f"the release phase of {formation.release} is done")
+                self._call_back(lambda: self._recorder.prepared(formation))
+            case rollout_state.MarkGood(formation):
+                self._is_good(formation)
+            case rollout_state.MarkFailed(formation, why):
                 self._journal.say(f"{formation.release} failed: {why}")
-                self._call_back(lambda: self._on_failed(formation, why))
-            case rollout.Say(text):
+                said = self._cast.last_words(formation.release)
+                self._call_back(lambda: self._recorder.failed(formation, why, said))
+            case rollout_state.Say(text):
                 self._journal.say(text)
 
-    def _start_all(self, formation: Formation) -> None:
-        self._journal.say(f"starting {formation.release}")
-        self._since = time.time()
-        self._keepers = {process.name: Keeper(process, self._room) for process in formation.processes}
-        self._tell_all(lifecycle.Start())
+    def _start(self, formation: Formation, members: Iterable[rollout_state.Member]) -> None:
+        names = sorted(member.name for member in members)
+        self._journal.say(f"starting {formation.release}: {', '.join(names)}")
+        self._cast.start(formation, members)
 
-    def _tell_all(self, event: lifecycle.Event) -> None:
-        for keeper in self._keepers.values():
-            keeper.tell(event)
+    def _is_good(self, formation: Formation) -> None:
+        self._journal.say(f"{formation.release} is good")
+        self._since = time.time()
+        self._room.sockets.keep(formation.sockets)
+        self._call_back(lambda: self._recorder.good(formation))
+        self._manager.ready()
 
     def _call_back(self, call: Callable[[], None]) -> None:
         try:
             call()
         except GitrelError as error:
             self._journal.say(f"could not be recorded: {error}")
-
-    # What the keepers say
-
-    def _reported(self, name: str, said: lifecycle.Report) -> None:
-        match said.notice:
-            case Notice.HEALTHY:
-                self._tell(rollout.Ready(name))
-            case Notice.FAILED:
-                self._tell(rollout.Failed(name, said.detail))
-            case Notice.GONE:
-                self._tell(rollout.Gone(name))
-            case _:
-                pass  # of interest to the log only
 
     def _leftovers(self, session: int, mark: str) -> list[Seen]:
         """What a leader left behind: its session, what carries its mark, and all below these.
@@ -281,8 +295,7 @@ class Supervisor:
         foreign = [seen.pid for seen in self._foreign if (now := tree.get(seen.pid)) and now.start == seen.start]
         spared = {*foreign, *(seen.pid for seen in descendants(tree, foreign)), *self._loop.children()}
         ours = [seen for seen in descendants(tree, [os.getpid()]) if seen.pid not in spared and not seen.dead]
-        others = {keeper.session for keeper in self._keepers.values()} | {self._follower.session}
-        others -= {0, session}
+        others = (self._cast.sessions() | {self._follower.session}) - {0, session}
         if not others:
             return ours
         first = [
@@ -293,18 +306,21 @@ class Supervisor:
         wanted = {*first, *(seen.pid for seen in descendants(tree, first))}
         return [seen for seen in ours if seen.pid in wanted]
 
-    # The status file
+    def _document(self) -> dict[str, Any]:
+        self._manager.status(_summary(self._rollout))
+        return report.document(self._rollout, list(self._cast.keepers()), self._since)
 
-    def _changed(self) -> None:
-        self._stale = True
 
-    def _write_status(self) -> None:
-        self._stale = False
-        try:
-            report.write(self._status, report.document(self._rollout, list(self._keepers.values()), self._since))
-        except OSError as error:
-            if not self._unwritten:
-                self._journal.say(f"no status file for now: {error}")
-            self._unwritten = True
-        else:
-            self._unwritten = False
+def _members(session: int) -> list[int]:
+    """The pids of a leader, its session and its descendants."""
+    tree = snapshot()
+    first = [seen.pid for seen in tree.values() if session and seen.session == session]
+    return [*first, *(seen.pid for seen in descendants(tree, first))]
+
+
+def _summary(r: Rollout) -> str:
+    """The one line that a service manager shows."""
+    text = f"{r.running.release or 'nothing'} is {r.phase.value}"
+    if r.next.release:
+        text += f", {r.next.release} follows"
+    return f"{text}: {r.trouble}" if r.trouble else text

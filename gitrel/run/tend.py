@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from gitrel.run.formation import MARK, Process
-from gitrel.run.guardian import Guardian
 from gitrel.run.health import Check
 from gitrel.run.lifecycle import (
     RUNNING,
@@ -38,37 +37,34 @@ from gitrel.run.lifecycle import (
     TimerFired,
     step,
 )
-from gitrel.run.loop import Loop, Timer
-from gitrel.run.output import Journal, Stream
-from gitrel.run.proctree import Seen
+from gitrel.run.loop import Timer
+from gitrel.run.notify import Listener
+from gitrel.run.output import TAIL, Stream
+from gitrel.run.room import Room
 from gitrel.run.spawn import signal_group, spawn
 from gitrel.run.sweep import Sweep as Sweeping
 
 SHELL = "/bin/sh"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What all instances share. `leftovers(session, mark)` lists what an exited leader left behind."""
-
-    loop: Loop
-    journal: Journal
-    guardian: Guardian
-    leftovers: Callable[[int, str], list[Seen]]
-    jitter: Callable[[], float]
-    changed: Callable[[], None]
-    report: Callable[[str, Report], None]
-
-
 class Keeper:
-    """Keeps one process running until told to stop. `since` is when the state was entered, in epoch
-    seconds.
+    """Keeps one process running until told to stop, and tells `report` about it.
+
+    `since` is when the state was entered, in epoch seconds; `label` its name in the log; `said` what the process
+    says of itself (STATUS of sd_notify(3)).
     """
 
-    def __init__(self, process: Process, room: Room) -> None:
+    def __init__(
+        self, process: Process, release: str, room: Room, report: Callable[[Report], None], *, label: str
+    ) -> None:
         self.process = process
+        self.release = release
+        self.label = label
         self.since = time.time()
+        self.said = ""
+        self._tail: deque[bytes] = deque(maxlen=TAIL)
         self._room = room
+        self._tell_about = report
         health = process.health
         self.instance = Instance(
             terms=Terms(
@@ -84,6 +80,7 @@ class Keeper:
         self._sweep: Sweeping | None = None
         self._streams: list[Stream] = []
         self._session = 0
+        self._listener: Listener | None = None
 
     @property
     def session(self) -> int:
@@ -137,16 +134,46 @@ class Keeper:
 
     def _spawn(self) -> None:
         process, room = self.process, self._room
+        env = dict(process.env)
         try:
-            child = spawn([SHELL, "-c", process.command], env=process.env, cwd=process.cwd)
+            sockets = []
+            if process.listen is not None:
+                sockets = [room.sockets.get(process.listen).fileno()]
+                env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": process.type}
+            if process.health is not None and process.health.notify:
+                env["NOTIFY_SOCKET"] = self._listen().address
+            command = [SHELL, "-c", process.command]
+            child = spawn(command, env=env, cwd=process.cwd, give=sockets, user=process.user)
         except OSError as error:
             self.tell(SpawnFailed(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
             return
         self._session = child.pid
-        self._streams = [Stream(room.loop, room.journal, process.name, fd) for fd in (child.stdout, child.stderr)]
+        self.said = ""
+        self._streams = [
+            Stream(room.loop, room.journal, self.label, fd, self._tail) for fd in (child.stdout, child.stderr)
+        ]
         room.guardian.add(child.pid)
         room.loop.on_exit(child.pid, self._exited)
         self.tell(Spawned(child.pid))
+
+    def _listen(self) -> Listener:
+        """For what the process says of itself: anew for each of its lives, so that no earlier one is heard."""
+        self._stop_listening()
+        uid = os.geteuid() if self.process.user is None else self.process.user.uid
+        self._listener = Listener(self._room.loop, uid, self._notified)
+        return self._listener
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _notified(self, said: Mapping[str, str]) -> None:
+        if "STATUS" in said:
+            self.said = said["STATUS"]
+            self._room.changed()
+        if said.get("READY") == "1" and self.instance.state is State.STARTING:
+            self.tell(Healthy())
 
     def _exited(self, ended: Exit) -> None:
         self.tell(Exited(ended))
@@ -155,7 +182,7 @@ class Keeper:
         try:
             signal_group(pid, number)
         except OSError as error:
-            self._room.journal.say(f"{self.process.name}: {number.name} to group {pid}: {error.strerror}")
+            self._room.journal.say(f"{self.label}: {number.name} to group {pid}: {error.strerror}")
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -163,10 +190,18 @@ class Keeper:
             self._timer = None
 
     def _begin_check(self) -> None:
-        if self.process.health is not None:  # else the table asks for none
-            healthy = partial(self.tell, Healthy())
-            self._check = Check(self._room.loop, self.process.health, self.process.port, healthy)
-            self._check.start()
+        process, room = self.process, self._room
+        if process.health is None or process.health.notify:  # the table asks for none, or the process will say so
+            return
+        self._check = Check(
+            room.loop,
+            process.health,
+            process.port,
+            partial(self.tell, Healthy()),
+            listening=None if process.listen is None else room.sockets.get(process.listen),
+            members=lambda: room.members(self._session),
+        )
+        self._check.start()
 
     def _end_check(self) -> None:
         if self._check is not None:
@@ -187,12 +222,19 @@ class Keeper:
         self._streams = []
         self._room.guardian.remove(self._session)
         self._session = 0
+        self._stop_listening()
+
+    def last_words(self) -> list[bytes]:
+        """The last lines that it printed, those in the pipe included."""
+        for stream in self._streams:
+            stream.drain()
+        return list(self._tail)
 
     def _report(self, report: Report) -> None:
         said = f": {report.detail}" if report.detail else ""
         if report.notice is not Notice.GONE:
-            self._room.journal.say(f"{self.process.name} {report.notice.value}{said}")
-        self._room.report(self.process.name, report)
+            self._room.journal.say(f"{self.label} {report.notice.value}{said}")
+        self._tell_about(report)
 
     @property
     def gone(self) -> bool:

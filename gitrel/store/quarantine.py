@@ -97,7 +97,7 @@ class Quarantine:
             if self.shallow:
                 _write_shallow(self._home, self._home_shallow() | self.shallow)
             if any(pack.with_suffix(".promisor").exists() for pack in packs):
-                _mark_promisor(self._home)
+                mark_promisor(self._home)
             for folder in sorted(own.glob("[0-9a-f][0-9a-f]")):
                 self._move_loose(folder)
             target = self._home.objects / "pack"
@@ -198,7 +198,7 @@ def _write_shallow(home: Repository, commits: set[ObjectId]) -> None:
         sync_folder(home.path)
 
 
-def _mark_promisor(home: Repository) -> None:
+def mark_promisor(home: Repository) -> None:
     """Tell stock git that absent objects are somewhere else on purpose (gitrepository-layout, partial-clone)."""
     path = home.path / "config"
     if home.config(f"remote.{PROMISOR_REMOTE}", "promisor", host=False) is None:

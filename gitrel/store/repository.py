@@ -20,9 +20,15 @@ from dulwich.repo import Repo
 
 from gitrel.errors import LocalStateError, NotFound
 from gitrel.ids import Kind, ObjectFormat, ObjectId
-from gitrel.store.durable import create_file, disk_error, make_folders
+from gitrel.store.durable import create_file, make_folders, replace_file
 from gitrel.store.refs import Refs
 
+_CONFIG = {
+    ObjectFormat.SHA1: "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+    ObjectFormat.SHA256: (
+        "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = sha256\n"
+    ),
+}
 _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 
 
@@ -63,12 +69,11 @@ class Repository:
 
     @classmethod
     def init_bare(cls, path: Path, fmt: ObjectFormat) -> Repository:
-        """Make an empty bare repository."""
-        try:
-            make_folders(path)
-            Repo.init_bare(str(path), object_format=fmt.value).close()
-        except OSError as error:
-            raise disk_error(error, path) from error
+        """Make an empty bare repository (gitrepository-layout(5)). Raises `LocalStateError`."""
+        for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
+            make_folders(path / folder)
+        replace_file(path / "config", _CONFIG[fmt].encode())
+        replace_file(path / "HEAD", b"ref: refs/heads/main\n")  # last: without it this is no repository
         return cls(path.resolve(), None, fmt)
 
     def close(self) -> None:

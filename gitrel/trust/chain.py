@@ -22,10 +22,17 @@ from gitrel.format.trust import (
     encode_allowed_signers,
     parse_trust,
 )
-from gitrel.ids import TRUST, App, Deploy, Entry, KeyId, ObjectFormat, PersonName, RecordId, Sha256
+from gitrel.ids import TRUST, App, Deploy, Entry, KeyId, LedgerRef, ObjectFormat, PersonName, RecordId, Sha256
 from gitrel.keys.public import PublicKey
 from gitrel.trust.checks import Check
-from gitrel.trust.signers import Signatures, owners, parse_canonical, verify_approvals, verify_signature
+from gitrel.trust.signers import (
+    Signatures,
+    missing_signatures,
+    owners,
+    parse_canonical,
+    verify_approvals,
+    verify_signature,
+)
 
 _PROOF = object()
 
@@ -152,7 +159,7 @@ class TrustChain:
         policy = self._policy(signed, trust_file, signers_file, name)
         known = owners(policy)
         try:
-            signers = _root_signers(before, policy, known, signatures, name)
+            signers = _root_signers(before, policy, known, signatures, record.ref)
         except Refused as refusal:
             if refusal.check == Check.THRESHOLD:
                 self.pending = PendingTrust(signed=signed, policy=policy, refusal=refusal)
@@ -231,9 +238,10 @@ def _root_signers(
     policy: TrustPolicy,
     known: Mapping[KeyId, PersonName],
     signatures: Signatures,
-    where: str,
+    subject: LedgerRef,
 ) -> tuple[PersonName, ...]:
     """Those who signed and hold root in `policy`, which is to follow `before`."""
+    where = str(subject)
     judges = [(before.policy, before.owners)] if before else []
     judges.append((policy, known))
     if not any(_holds_root(each, whose, signatures.own) for each, whose in judges):
@@ -242,15 +250,9 @@ def _root_signers(
     for each, whose in judges:
         role = each.root
         people = signatures.people(role, whose)
-        if len(people) < role.threshold:
-            missing = ", ".join(sorted(set(role.people) - set(people)))
-            raise Refused(
-                f"too few root signatures{' for the trust that it makes' if each is policy and before else ''}",
-                check=Check.THRESHOLD,
-                where=where,
-                why=f"{len(people)} of {role.threshold}: {', '.join(people) or 'nobody'}",
-                hint=f"any of {missing} can approve it",
-            )
+        lack = missing_signatures(signatures, role, whose, subject, where)
+        if lack is not None:
+            raise lack
     return people
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.envdir import parse_envdir
-from gitrel.format.manifest import MANIFEST, parse_manifest
+from gitrel.format.manifest import MANIFEST, Manifest, parse_manifest, shared_link
 from gitrel.format.procfile import PROCFILE
 from gitrel.format.provenance import PROVENANCE, parse_provenance
 from gitrel.format.record import BuildRecord, ConfigRecord, Signed
@@ -87,16 +87,9 @@ def bind_trees(chained: ChainedRelease, objects: Objects) -> BoundRelease:
     Raises `Refused`.
     """
     ref = str(chained.record.ref)
-    fmt = ObjectFormat.of(chained.id.oid)
-    top = _entries(objects, chained.signed.tree, fmt, ref)
-    built = _entries(objects, chained.build.tree, fmt, ref)
-    if set(built) != {BUILD_FOLDER, PROVENANCE} or built[PROVENANCE].mode is not Mode.FILE:
-        raise Refused("the build record's tree is not build/ and provenance.json", check=Check.BUILD, where=ref)
-    if top.get(BUILD_FOLDER) != built[BUILD_FOLDER] or built[BUILD_FOLDER].mode is not Mode.DIRECTORY:
-        raise Refused("its build/ is not that of the build record", check=Check.BUILD, where=ref)
+    top, built = _bind_build(chained, objects, ref)
     config, config_node = _bind_config(chained, top, objects, ref)
-    if set(top) - {BUILD_FOLDER, CONFIG_FOLDER}:
-        raise Refused("its tree holds more than build/ and config/", check=Check.TREE, where=ref)
+    _check_top(top, ref)
     return BoundRelease(
         chained=chained,
         build_tree=built[BUILD_FOLDER].oid,
@@ -105,6 +98,41 @@ def bind_trees(chained: ChainedRelease, objects: Objects) -> BoundRelease:
         provenance=_read(objects, built[PROVENANCE].oid, "blob", ref),
         proof=_PROOF,
     )
+
+
+def bind_folders(chained: ChainedRelease, objects: Objects) -> ObjectId:
+    """What `bind_trees` says, as far as trees alone tell, where the files are elsewhere; the build's tree.
+
+    Raises `Refused`.
+    """
+    ref = str(chained.record.ref)
+    top, built = _bind_build(chained, objects, ref)
+    config = None
+    if chained.config is not None:
+        files = _entries(objects, chained.config.tree, ObjectFormat.of(chained.id.oid), ref)
+        config = TreeEntry(Mode.DIRECTORY, CONFIG_FOLDER, chained.config.tree) if files else None
+    if top.get(CONFIG_FOLDER) != config:
+        raise Refused("its config/ is not that of the config record", check=Check.CONFIG, where=ref)
+    _check_top(top, ref)
+    return built[BUILD_FOLDER].oid
+
+
+def _bind_build(
+    chained: ChainedRelease, objects: Objects, ref: str
+) -> tuple[Mapping[str, TreeEntry], Mapping[str, TreeEntry]]:
+    fmt = ObjectFormat.of(chained.id.oid)
+    top = _entries(objects, chained.signed.tree, fmt, ref)
+    built = _entries(objects, chained.build.tree, fmt, ref)
+    if set(built) != {BUILD_FOLDER, PROVENANCE} or built[PROVENANCE].mode is not Mode.FILE:
+        raise Refused("the build record's tree is not build/ and provenance.json", check=Check.BUILD, where=ref)
+    if top.get(BUILD_FOLDER) != built[BUILD_FOLDER] or built[BUILD_FOLDER].mode is not Mode.DIRECTORY:
+        raise Refused("its build/ is not that of the build record", check=Check.BUILD, where=ref)
+    return top, built
+
+
+def _check_top(top: Mapping[str, TreeEntry], ref: str) -> None:
+    if set(top) - {BUILD_FOLDER, CONFIG_FOLDER}:
+        raise Refused("its tree holds more than build/ and config/", check=Check.TREE, where=ref)
 
 
 def _bind_config(
@@ -141,22 +169,26 @@ def read_config(signed: Signed[ConfigRecord], objects: Objects, where: str) -> t
     return files, node
 
 
-def check_shape(objects: Objects, tree: ObjectId, where: str) -> None:
-    """Check 11: entries, names, modes, limits, and links that stay inside the build. Raises `Refused`.
+def check_shape(objects: Objects, tree: ObjectId, where: str, *, links: bool = True) -> None:
+    """Check 11: entries, names, modes, limits, and `links` that stay inside the build. Raises `Refused`.
 
-    A link may leave the build if the build's own gitrel.toml allows its target (`[build] allow_links`).
+    A link may leave the build if the build's own gitrel.toml allows its target (`[build] allow_links`), or if it
+    stands for a writable folder (`[run] writable`) and is the one that gitrel makes.
     """
     fmt = ObjectFormat.of(tree)
-    links: dict[tuple[str, ...], str] = {}
+    found: dict[tuple[str, ...], str] = {}
     targets: dict[ObjectId, str] = {}
     for path, entry in _walk(objects, tree, fmt, where):
         if entry.mode is Mode.SYMLINK:
             if path in ((PROCFILE,), (MANIFEST,)):
                 raise Refused(f"{path[0]} is a symbolic link", check=Check.TREE, where=where)
+            if not links:
+                continue
             if entry.oid not in targets:
                 targets[entry.oid] = _link_target(_read(objects, entry.oid, "blob", where), path, where)
-            links[path] = targets[entry.oid]
-    _Links(links, _allowed_links(objects, tree, fmt, where) if links else ()).check(where)
+            found[path] = targets[entry.oid]
+    if found:
+        _Links(found, _manifest(objects, tree, fmt, where)).check(where)
 
 
 def verify_content(bound: BoundRelease, build: Node) -> VerifiedRelease:
@@ -215,10 +247,15 @@ def build_node(signed: Signed[BuildRecord], objects: Objects, where: str) -> Nod
     return node
 
 
-def hash_tree(objects: Objects, tree: ObjectId, where: str) -> Node:
-    """Both ids of a tree, by reading and hashing all of it. Raises `Refused`."""
+def hash_tree(
+    objects: Objects, tree: ObjectId, where: str, known: MutableMapping[ObjectId, Node] | None = None
+) -> Node:
+    """Both ids of a tree, by reading and hashing all of it but what is `known`. Raises `Refused`.
+
+    What was hashed is added to `known`, which must be of the same objects.
+    """
     fmt = ObjectFormat.of(tree)
-    known: dict[ObjectId, Node] = {}
+    known = {} if known is None else known
 
     def node(entry: TreeEntry, depth: int = 0) -> Node:
         if entry.oid not in known:
@@ -276,9 +313,10 @@ def _link_target(raw: bytes, path: tuple[str, ...], where: str) -> str:
 class _Links:
     """All links of a build, and the targets outside of it that its gitrel.toml allows."""
 
-    def __init__(self, links: Mapping[tuple[str, ...], str], allowed: tuple[str, ...]) -> None:
+    def __init__(self, links: Mapping[tuple[str, ...], str], manifest: Manifest | None) -> None:
         self._links = links
-        self._allowed = allowed
+        self._allowed = manifest.build.allow_links if manifest else ()
+        self._shared = {tuple(path.split("/")): shared_link(path) for path in manifest.writable} if manifest else {}
         self._steps = 0
 
     def check(self, where: str) -> None:
@@ -306,7 +344,7 @@ class _Links:
                 followed += 1
                 if followed > _MAX_LINKS:
                     return True  # a loop: the kernel answers ELOOP, nothing is reached
-                if self._allowed and self._is_allowed(target):
+                if self._shared.get(tuple(here)) == target or (self._allowed and self._is_allowed(target)):
                     return ".." not in todo
                 if target.startswith("/"):
                     return False
@@ -329,12 +367,12 @@ class _Links:
         return any(target == each or fnmatch.fnmatchcase(plain, each) for each in self._allowed)
 
 
-def _allowed_links(objects: Objects, tree: ObjectId, fmt: ObjectFormat, where: str) -> tuple[str, ...]:
+def _manifest(objects: Objects, tree: ObjectId, fmt: ObjectFormat, where: str) -> Manifest | None:
     entry = _entries(objects, tree, fmt, where).get(MANIFEST)
     if entry is None or entry.mode is Mode.DIRECTORY:
-        return ()
+        return None
     try:
-        return parse_manifest(_read(objects, entry.oid, "blob", where)).build.allow_links
+        return parse_manifest(_read(objects, entry.oid, "blob", where))
     except FormatError as error:
         raise Refused("its gitrel.toml is malformed", check=Check.TREE, where=where, why=str(error)) from None
 

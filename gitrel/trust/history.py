@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from gitrel.errors import FormatError, NotFound
 from gitrel.format.record import ReleaseRecord, parse_record_as
 from gitrel.ids import ObjectFormat, ObjectId, RecordId
+from gitrel.trust.anchor import Anchor
 from gitrel.trust.content import Objects
-from gitrel.trust.ledger import Anchor
 
 
 @dataclass(frozen=True, slots=True)

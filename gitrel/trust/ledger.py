@@ -9,7 +9,8 @@ Order without clocks: a release cites a trust record, and every later trust reco
 the deploy must still give its signers their roles. So a key removed from the trust signs nothing new. The trust
 that is cited never goes down from one entry to the next; an entry that the release role did not sign sets no mark.
 
-Check 6 comes last, whatever its number: a release that is *pending* lacks nothing but signatures.
+Check 6 comes last, whatever its number: a release that is *pending* lacks nothing but signatures, under itself or
+under its build or config record.
 """
 
 from __future__ import annotations
@@ -20,24 +21,16 @@ from dataclasses import dataclass, field
 from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
 from gitrel.format.trust import Role
-from gitrel.ids import Deploy, Entry, Ledger, PersonName, RecordId
+from gitrel.ids import BuildRef, Deploy, Entry, Ledger, LedgerRef, PersonName, RecordId
+from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain, VerifiedTrust
 from gitrel.trust.checks import Check
 from gitrel.trust.parts import Parts, Records, verify_signatures
-from gitrel.trust.signers import Signatures, parse_canonical
+from gitrel.trust.signers import Signatures, judge_signers, missing_signatures, parse_canonical
 
 __all__ = ["Anchor", "ChainedRelease", "Records", "ReleaseLedger", "Verdict"]
 
 _PROOF = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """Where a verifier stands already: the highest release that it has seen, and the trust which that one cites."""
-
-    entry: Entry
-    id: RecordId
-    trust: Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +81,7 @@ class Verdict:
 
     @property
     def pending(self) -> bool:
-        """Refused only because too few people signed so far."""
+        """Refused only because too few people signed so far: it, or its build or config record."""
         return self.refusal is not None and self.refusal.check == Check.THRESHOLD
 
 
@@ -166,6 +159,10 @@ class ReleaseLedger:
         """The id of the last entry in the chain."""
         return self._previous[1] if self._previous else None
 
+    def step_over(self) -> None:
+        """Take the next entry given without its predecessor: for an auditor, who goes on behind a broken link."""
+        self._shallow = True
+
     def add(self, ref: str, raw: bytes) -> Verdict:
         """Judge the next entry, given its ref's full name and the commit's bytes.
 
@@ -216,12 +213,12 @@ class ReleaseLedger:
             raise Refused(f"signed by {signer}, who may not release {record.deploy}", check=Check.SIGNATURE, where=ref)
         floor, self._trust_floor = self._trust_floor, max(self._trust_floor, trust.entry)
         later = self._check_position(ref, record, signatures, floor)
-        lack = _lack(signatures, role, trust, ref) or later
-        built = self._build(ref, record, trust)
-        configured = self._config(ref, record, trust)
+        built, build_lack = self._build(ref, record, trust)
+        configured, config_lack = self._config(ref, record, trust)
         newest = self.trust.newest.policy
         if newest.is_repudiated(self._deploy, record.entry):
             raise Refused("repudiated", check=Check.REPUDIATED, where=ref, why="trust says that it must never run")
+        lack = missing_signatures(signatures, role, trust.owners, record.ref, ref) or later or build_lack or config_lack
         if lack is not None:
             raise lack
         signers = signatures.people(role, trust.owners)
@@ -236,56 +233,59 @@ class ReleaseLedger:
             role = later.policy.deploy(record.deploy).release
             if later.owners.get(signatures.own) not in role.people:
                 raise Refused(f"its signer lost the role in trust {later.entry}", check=Check.POSITION, where=ref)
-            lack = lack or _lack(signatures, role, later, ref)
+            lack = lack or missing_signatures(signatures, role, later.owners, record.ref, ref)
         return lack
 
-    def _build(self, ref: str, record: ReleaseRecord, trust: VerifiedTrust) -> Signed[BuildRecord]:
+    def _build(
+        self, ref: str, record: ReleaseRecord, trust: VerifiedTrust
+    ) -> tuple[Signed[BuildRecord], Refused | None]:
+        """The build record, and what it still lacks (6). Raises `Refused` (9)."""
+        name = f"build {record.build.oid}"
         try:
-            build, signatures = self._parts.build(record.build, f"build {record.build.oid} of {ref}")
-            self._check_part(build.id, signatures, trust, trust.policy.build, "build")
+            build, signatures = self._parts.build(record.build, f"{name} of {ref}")
+            lack = self._check_part(build.id, BuildRef(build.id.oid), signatures, trust, trust.policy.build)
         except (Refused, NotFound, LocalStateError) as error:
             raise _bad_part("build", Check.BUILD, ref, error) from None
-        return build
+        return build, _pending_part(name, ref, lack)
 
-    def _config(self, ref: str, record: ReleaseRecord, trust: VerifiedTrust) -> Signed[ConfigRecord] | None:
+    def _config(
+        self, ref: str, record: ReleaseRecord, trust: VerifiedTrust
+    ) -> tuple[Signed[ConfigRecord] | None, Refused | None]:
+        """The config record, and what it still lacks (6). Raises `Refused` (10)."""
         if record.config is None:
-            return None
+            return None, None
         role = trust.policy.deploy(record.deploy).config
         try:
             config, signatures = self._parts.config(record.config.id, f"config {record.config.id.oid} of {ref}")
             if config.record.deploy != record.deploy or config.record.entry != record.config.entry:
                 raise Refused("another one than its number says", check=Check.CONFIG, why=str(config.record.ref))
-            self._check_part(config.id, signatures, trust, role, "config")
+            lack = self._check_part(config.id, config.record.ref, signatures, trust, role)
         except (Refused, NotFound, LocalStateError) as error:
             raise _bad_part("config", Check.CONFIG, ref, error) from None
-        return config
+        return config, _pending_part(f"config {config.record.entry}", ref, lack)
 
-    def _check_part(self, part: RecordId, signatures: Signatures, trust: VerifiedTrust, role: Role, kind: str) -> None:
-        """It counts by its signers' role in the trust that the release cites, or because it was released before."""
-        if trust.owners.get(signatures.own) not in role.people:
-            signer = trust.owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
-            what = f"signed by {signer}, who does not hold the {kind} role"
-            refusal: Refused | None = Refused(what, check=Check.SIGNATURE)
-        else:
-            refusal = _lack(signatures, role, trust, str(part.oid))
+    def _check_part(
+        self, part: RecordId, subject: LedgerRef | BuildRef, signatures: Signatures, trust: VerifiedTrust, role: Role
+    ) -> Refused | None:
+        """It counts by its signers' role in the trust that the release cites, or because it was released before.
+
+        Returns what is lacking if that is only signatures; raises `Refused` for the rest.
+        """
+        refusal = judge_signers(signatures, role, trust.owners, subject, str(subject))
         # asked last: before the first release given, the answer is a walk through the history
-        if refusal is not None and part not in self._released and not self._released_before(part):
-            raise refusal
+        if refusal is None or part in self._released or self._released_before(part):
+            return None
+        if refusal.check == Check.THRESHOLD:
+            return refusal
+        raise refusal
 
 
 def _bad_part(kind: str, check: Check, ref: str, error: GitrelError) -> Refused:
     return Refused(f"its {kind} record: {error.what}", check=check, where=ref, why=error.why)
 
 
-def _lack(signatures: Signatures, role: Role, trust: VerifiedTrust, ref: str) -> Refused | None:
-    """What check 6 says, if too few people of the role signed."""
-    people = signatures.people(role, trust.owners)
-    if len(people) >= role.threshold:
+def _pending_part(name: str, ref: str, lack: Refused | None) -> Refused | None:
+    """What a release says of a part that waits for approvals."""
+    if lack is None:
         return None
-    missing = ", ".join(sorted(set(role.people) - set(people)))
-    return Refused(
-        f"pending: {len(people)} of {role.threshold} signatures",
-        check=Check.THRESHOLD,
-        where=ref,
-        why=f"signed by {', '.join(people)}; any of {missing} can approve it",
-    )
+    return Refused(f"its {name} is {lack.what}", check=lack.check, where=ref, why=lack.why, hint=lack.hint)

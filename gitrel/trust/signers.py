@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gitrel.errors import FormatError, NoUsableKey, Refused
 from gitrel.format.record import AnyRecord, R, Signed, SignedApproval, parse_approval, parse_record_as
 from gitrel.format.trust import Role, TrustPolicy
-from gitrel.ids import App, BuildRef, KeyId, LedgerRef, ObjectFormat, PersonName, RecordId
+from gitrel.ids import PRODUCTION, App, BuildRef, KeyId, LedgerKind, LedgerRef, ObjectFormat, PersonName, RecordId
 from gitrel.keys.sshsig import parse_sshsig
 from gitrel.trust.checks import Check
 
@@ -76,6 +76,45 @@ def verify_approvals(
         except (FormatError, Refused):
             continue
     return frozenset(keys)
+
+
+def judge_signers(
+    signatures: Signatures, role: Role, owners: Mapping[KeyId, PersonName], subject: LedgerRef | BuildRef, where: str
+) -> Refused | None:
+    """Why a record does not count by who signed it: its own signer lacks the role (5), or too few people did (6)."""
+    if owners.get(signatures.own) not in role.people:
+        signer = owners.get(signatures.own, f"an unknown key {signatures.own[:16]}…")
+        kind = "build" if isinstance(subject, BuildRef) else subject.ledger.kind.value
+        return Refused(f"signed by {signer}, who does not hold the {kind} role", check=Check.SIGNATURE, where=where)
+    return missing_signatures(signatures, role, owners, subject, where)
+
+
+def missing_signatures(
+    signatures: Signatures, role: Role, owners: Mapping[KeyId, PersonName], subject: LedgerRef | BuildRef, where: str
+) -> Refused | None:
+    """What check 6 says, if too few people of the role signed: the record is pending, and who can approve it."""
+    people = signatures.people(role, owners)
+    if len(people) >= role.threshold:
+        return None
+    others = sorted(set(role.people) - set(people))
+    return Refused(
+        f"pending: {len(people)} of {role.threshold} signatures",
+        check=Check.THRESHOLD,
+        where=where,
+        why=f"signed by {', '.join(people) or 'nobody who counts'};"
+        f" {'any of ' if len(others) > 1 else ''}{', '.join(others)} can approve it",
+        hint=f"`{approval_command(subject)}`",
+    )
+
+
+def approval_command(subject: LedgerRef | BuildRef) -> str:
+    """What somebody types to approve a record."""
+    if isinstance(subject, BuildRef):
+        return f"gitrel approve build/{subject.build[:12]}"
+    ledger = subject.ledger
+    kind = "" if ledger.kind is LedgerKind.RELEASE else f"{ledger.kind.value}/"
+    deploy = "" if ledger.deploy in (None, PRODUCTION) else f" --deploy {ledger.deploy}"
+    return f"gitrel approve {kind}{subject.entry}{deploy}"
 
 
 def require_role(policy: TrustPolicy, role: Role, key: KeyId, task: str) -> PersonName:

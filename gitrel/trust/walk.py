@@ -26,36 +26,61 @@ from gitrel.ids import (
     LedgerRef,
     ObjectFormat,
     ObjectId,
+    PersonName,
     RecordId,
     Sha256,
     parse_ref,
 )
+from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
-from gitrel.trust.ledger import Anchor, ReleaseLedger, Verdict
+from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.parts import verify_signatures
-from gitrel.trust.signers import Signatures, parse_canonical, verify_approvals, verify_signature
+from gitrel.trust.signers import judge_signers, parse_canonical
 
 RefMap = Mapping[str, ObjectId]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedConfig:
     """An entry of a config ledger whose record, chain and signer were checked.
 
-    `usable`: check 10 lets the next release carry it, because its signers hold the role today or because a good
-    release has carried it. The ledger cannot tell what a key that was removed added since; so nothing of an entry
-    that is not usable belongs into the next one, which follows it all the same.
+    `people` are those of today's role who signed it. `lack` is why the next release cannot carry it: its signer
+    lost the role (5), or too few people signed (6); None also if a good release has carried it. The ledger cannot
+    tell what a key that was removed added since, and who adds to a pending entry would sign what they did not look
+    at: nothing of either belongs into the next entry, which follows it all the same.
     """
 
     signed: Signed[ConfigRecord]
-    entry: Entry
-    usable: bool = True
+    maker: PersonName
+    people: tuple[PersonName, ...]
+    lack: Refused | None
 
     @property
     def id(self) -> RecordId:
         return self.signed.id
+
+    @property
+    def entry(self) -> Entry:
+        return self.signed.record.entry
+
+    @property
+    def usable(self) -> bool:
+        return self.lack is None
+
+    @property
+    def pending(self) -> bool:
+        """It lacks nothing but signatures."""
+        return self.lack is not None and self.lack.check == Check.THRESHOLD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedBuild:
+    """A build record by somebody with the build role; `lack`: what keeps it pending (6)."""
+
+    signed: Signed[BuildRecord]
+    lack: Refused | None
 
 
 class RecordReader:
@@ -130,13 +155,28 @@ def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | 
         if entry != len(chain) + 1:
             raise Refused(f"v{len(chain) + 1} is missing", check=Check.TRUST_CHAIN, where=name)
         raw = _read(objects, oid, "commit", name)
-        trust_file, signers_file = _trust_files(raw, objects, fmt, name)
+        trust_file, signers_file = trust_files(raw, objects, fmt, name)
         try:
             chain.add(name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid))
         except Refused:
             if chain.pending is None or not len(chain) or entry != max(found):
                 raise
     return chain
+
+
+def trust_files(raw: bytes, objects: Objects, fmt: ObjectFormat, name: str) -> tuple[bytes, bytes]:
+    """`trust.toml` and `allowed_signers` of a trust record that nobody has verified yet. Raises `Refused` (2, 11)."""
+    try:
+        tree = parse_tree(_read(objects, parse_canonical(TrustRecord, raw, fmt, name).tree, "tree", name), fmt)
+    except FormatError as error:
+        raise Refused("its tree is malformed", check=Check.TREE, where=name, why=str(error)) from None
+    files = {entry.name: entry for entry in tree if entry.mode is Mode.FILE}
+    if set(files) != {TRUST_FILE, SIGNERS_FILE} or len(tree) != len(files):
+        raise Refused(f"its tree is not {TRUST_FILE} and {SIGNERS_FILE}", check=Check.TREE, where=name)
+    return (
+        _read(objects, files[TRUST_FILE].oid, "blob", name),
+        _read(objects, files[SIGNERS_FILE].oid, "blob", name),
+    )
 
 
 def walk_releases(
@@ -225,8 +265,8 @@ def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deplo
     role = newest.policy.deploy(deploy).config
     carried: frozenset[RecordId] | None = None
     verified: list[VerifiedConfig] = []
-    for entry, oid in entries(refs, ledger).items():
-        name = str(ledger[entry])
+    for number, oid in entries(refs, ledger).items():
+        name = str(ledger[number])
         signed = parse_canonical(ConfigRecord, _read(objects, oid, "commit", name), trust.format, name)
         record = signed.record
         if str(record.ref) != name:
@@ -238,14 +278,15 @@ def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deplo
             raise Refused("does not follow the entry before it", check=Check.PREVIOUS, where=name)
         cited = trust.cited(record.trust, name)
         signatures = verify_signatures(signed, record.ref, reader, trust, name)
-        if cited.owners.get(signatures.own) not in cited.policy.deploy(deploy).config.people:
+        maker = cited.owners.get(signatures.own)
+        if maker is None or maker not in cited.policy.deploy(deploy).config.people:
             raise Refused("signed by somebody without the config role", check=Check.SIGNATURE, where=name)
-        people = signatures.people(role, newest.owners)
-        usable = newest.owners.get(signatures.own) in role.people and len(people) >= role.threshold
-        if not usable:
+        lack = judge_signers(signatures, role, newest.owners, record.ref, name)
+        if lack is not None:
             carried = _carried_configs(refs, objects, trust, deploy) if carried is None else carried
-            usable = signed.id in carried
-        verified.append(VerifiedConfig(signed, entry, usable))
+            lack = None if signed.id in carried else lack
+        people = signatures.people(role, newest.owners)
+        verified.append(VerifiedConfig(signed=signed, maker=maker, people=people, lack=lack))
     return verified
 
 
@@ -258,11 +299,17 @@ def _carried_configs(refs: RefMap, objects: Objects, trust: TrustChain, deploy: 
 def find_builds(
     refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None, *, enough: bool = True
 ) -> Iterator[Signed[BuildRecord]]:
-    """The builds that the build role signed, of one source commit or of all; others are passed over.
+    """The builds of `walk_builds`; with `enough` without those that still need approvals."""
+    for build in walk_builds(refs, objects, trust, source):
+        if build.lack is None or not enough:
+            yield build.signed
 
-    Without `enough` also those that still need approvals.
-    """
-    policy = trust.newest.policy
+
+def walk_builds(
+    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None
+) -> Iterator[VerifiedBuild]:
+    """The builds that the build role signed, of one source commit or of all; others are passed over."""
+    newest = trust.newest
     reader = RecordReader(refs, objects)
     for name, oid in refs.items():
         if not name.startswith("refs/builds/"):
@@ -274,29 +321,13 @@ def find_builds(
             if source is not None and signed.record.source != source:
                 continue
             trust.cited(signed.record.trust, name)
-            signatures = Signatures(
-                verify_signature(signed, name),
-                verify_approvals(reader.approvals(oid), signed.id, trust.app, trust.format, BuildRef(signed.id.oid)),
-            )
+            subject = BuildRef(signed.id.oid)
+            signatures = verify_signatures(signed, subject, reader, trust, name)
         except (Refused, NotFound, LocalStateError):
             continue  # whoever can write to the remote can put anything here; an audit names it
-        people = signatures.people(policy.build, trust.newest.owners)
-        if len(people) >= (policy.build.threshold if enough else 1):
-            yield signed
-
-
-def _trust_files(raw: bytes, objects: Objects, fmt: ObjectFormat, name: str) -> tuple[bytes, bytes]:
-    try:
-        tree = parse_tree(_read(objects, parse_canonical(TrustRecord, raw, fmt, name).tree, "tree", name), fmt)
-    except FormatError as error:
-        raise Refused("its tree is malformed", check=Check.TREE, where=name, why=str(error)) from None
-    files = {entry.name: entry for entry in tree if entry.mode is Mode.FILE}
-    if set(files) != {TRUST_FILE, SIGNERS_FILE} or len(tree) != len(files):
-        raise Refused(f"its tree is not {TRUST_FILE} and {SIGNERS_FILE}", check=Check.TREE, where=name)
-    return (
-        _read(objects, files[TRUST_FILE].oid, "blob", name),
-        _read(objects, files[SIGNERS_FILE].oid, "blob", name),
-    )
+        lack = judge_signers(signatures, newest.policy.build, newest.owners, subject, name)
+        if lack is None or lack.check == Check.THRESHOLD:
+            yield VerifiedBuild(signed=signed, lack=lack)
 
 
 def _read(objects: Objects, oid: ObjectId, kind: Kind, name: str) -> bytes:

@@ -197,8 +197,10 @@ class Host:
     def await_current(self, entry: str) -> None:
         """Until the supervisor has moved the link: it says that a release is good a moment before."""
         deadline = time.monotonic() + PATIENCE
-        while self.current != entry:
-            assert time.monotonic() < deadline, f"current is {self.current}, not {entry}"
+        link = self.path / "current"
+        while not link.is_symlink() or Path(os.readlink(link)).name != entry:
+            assert time.monotonic() < deadline, f"current does not become {entry}"
+        assert self.current == entry
 
     def fsck(self) -> None:
         """Stock git finds nothing wrong with the objects and refs."""

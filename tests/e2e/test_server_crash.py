@@ -97,6 +97,48 @@ def test_pull_killed_anywhere(pair: Host) -> None:
         shutil.rmtree(server.path)
 
 
+def test_prune_killed_anywhere(shop: Shops, host: Hosts) -> None:
+    """What runs still starts, and the next prune finishes."""
+    dev = shop(1)
+    server = host(dev.url, dev.pin)
+    server.gitrel("pull")
+    for _ in range(2):
+        dev.release("cat text")
+        server.gitrel("pull")
+    args = ("prune", "--keep", "1")
+    tried = points(copied(server, "counted"), 6, *args)
+    assert len(tried) > 2
+    for call, number in tried:
+        home = copied(server, f"home-{call}-{number}")
+        killed(home, call, number, *args)
+        assert home.gitrel("exec", "web").out == "3\n", (call, number)
+        assert home.gitrel(*args, "--json").json["kept"] == ["v3"]
+        assert rubbish(home) == [], (call, number)
+        assert len(list((home.path / "repo.git/objects/pack").iterdir())) == 3, (call, number)  # pack, index, promisor
+        assert [path.name for path in (home.path / "releases").iterdir()] == ["v3"]
+        home.fsck()
+        shutil.rmtree(home.path)
+
+
+@pytest.mark.parametrize("args", [("pin", "v1"), ("unpin",), ("scale", "web=2")], ids=lambda args: args[0])
+def test_pin_and_scale_killed_anywhere(args: tuple[str, ...], pair: Host) -> None:
+    pair.gitrel("pull")
+    if args == ("unpin",):
+        pair.gitrel("pin", "v1")
+    after = {"pin": "1\n", "unpin": "2\n", "scale": "2\n"}[args[0]]
+    for call, number in points(copied(pair, "counted"), 3, *args):
+        server = copied(pair, f"home-{call}-{number}")
+        killed(server, call, number, *args)
+        assert server.gitrel("exec", "web").out in ("1\n", "2\n"), (call, number)
+        server.gitrel("status")
+        server.gitrel(*args)
+        assert server.gitrel("exec", "web").out == after, (call, number)
+        server.gitrel("pull")
+        assert rubbish(server) == [], (call, number)
+        server.fsck()
+        shutil.rmtree(server.path)
+
+
 def test_join_killed_anywhere(shop: Shops, host: Hosts) -> None:
     dev = shop(1)
 
@@ -202,3 +244,46 @@ git -C "$MOUNT/home/repo.git" fsck --no-dangling --no-progress; echo "fsck: $?"
     assert "free some disk space" in done.stderr
     assert "a bug" not in done.stderr
     assert "the filesystem is read-only" in done.stderr
+
+
+def test_prune_without_space(shop: Shops, host: Hosts, tmp_path: Path) -> None:
+    """On a full disk it frees what it can without space, and the rest when there is some; nothing breaks."""
+    dev = shop(1)
+    server = host(dev.url, dev.pin)
+    server.gitrel("pull")
+    for _ in range(2):
+        dev.release("cat text")
+        server.gitrel("pull")
+    server.gitrel("prune", "--dry-run")
+    script = """
+set -u
+mount -t tmpfs -o size=8m none "$MOUNT"
+cp -a "$FROM" "$MOUNT/home"
+export GITREL_HOME="$MOUNT/home"
+for left in 0 4k 12k 24k 40k 64k; do
+  rm -f "$MOUNT/filler"; head -c 100m /dev/zero > "$MOUNT/filler" 2>/dev/null
+  truncate -s "-$left" "$MOUNT/filler"
+  gitrel prune --keep 1 >/dev/null; code=$?
+  [ $code = 0 ] || [ $code = 14 ] || echo "prune with $left: $code"
+  gitrel exec web || echo "exec with $left"
+done
+rm "$MOUNT/filler"
+gitrel prune --keep 1 | grep kept; echo "space: $?"
+gitrel exec web
+find "$MOUNT/home" -name '*.tmp*' -o -name 'tmp_*' -o -name gitrel-gone
+git -C "$MOUNT/home/repo.git" fsck --no-dangling --no-progress; echo "fsck: $?"
+"""
+    program = " ".join(shlex.quote(word) for word in server.argv())
+    mount = tmp_path / "full"
+    mount.mkdir()
+    script = f'gitrel() {{ {program} "$@"; }}\n{script}'
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script],
+        env={**server.env, "MOUNT": str(mount), "FROM": str(server.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.stdout == "3\n" * 6 + "kept: v3\nspace: 0\n3\nfsck: 0\n", done.stdout + done.stderr
+    assert "a bug" not in done.stderr

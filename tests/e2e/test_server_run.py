@@ -62,7 +62,7 @@ def test_two_runs_and_a_pull_at_once(shop: Shops, host: Hosts) -> None:
         assert (server.current, server.status()["newest"]) == ("v1", "v2")
         assert len(of_home(str(server.path))) == 1
         running.process.send_signal(signal.SIGHUP)  # look now
-        running.expect("v1 gives way to v2")
+        running.expect("v2 follows v1")
         assert running.pid() != pid
         running.expect("v2 is good")
         server.await_current("v2")
@@ -94,16 +94,17 @@ def test_a_failing_release_gives_way_to_the_last_good_one(shop: Shops, host: Hos
         dev.release("exec sleep 1000")  # up, but nobody listens
         running.expect("v3 failed: web.1: ")
         running.expect("v1 is good")
-        status = server.status()
+        status = server.gitrel("status", "--json", code=18).json
         assert (status["current"], status["newest"], list(status["failed"])) == ("v1", "v3", ["v2", "v3"])
-        shown = server.gitrel("status").out
+        assert status["logs"]["v2"] == ["web.1 | broken"]
+        shown = server.gitrel("status", code=18).out
         assert "FAILED     v3: web.1: " in shown
     with server.running("--follow") as running:  # what failed is not tried again by itself
         running.expect("starting v1")
         running.expect("v1 is good")
         dev.desk.manifest('[run.web]\nsettle = "100ms"\n')
         dev.release("exec sleep 1000")
-        running.expect("v1 gives way to v4")
+        running.expect("v4 follows v1")
         running.expect("v4 is good")
         server.await_current("v4")
         assert "FAILED" not in server.gitrel("status").out
@@ -121,7 +122,7 @@ def test_the_very_first_release_fails(shop: Shops, host: Hosts) -> None:
     with server.running("--follow") as running:
         running.expect("v1 is not healthy, and there is no other good release")
         running.pid()
-        status = server.gitrel("status").out
+        status = server.gitrel("status", code=18).out
         assert "UNHEALTHY  v1: web.1: exit code 3" in status
         assert "current    none" in status
         dev.release("exec sleep 1000")

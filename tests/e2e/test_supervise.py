@@ -1,194 +1,25 @@
-"""The supervisor with real processes: what it starts, restarts, switches, stops, and never leaves behind.
-
-A driver runs it as the command line would: `wanted.json` is what `resolve` returns, and the guardian holds the
-lock of the home too. The tests wait for lines of the log, for pidfds and for the lock, never for time to pass.
-"""
+"""The supervisor with real processes: what it starts, restarts, switches, stops, and never leaves behind."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from supervised import PATIENCE, SLEEP, Server, await_end, server, web
 
 from gitrel.run.formation import MARK, mark
 from gitrel.run.proctree import of_home
 
-PATIENCE = 30.0
-REPOSITORY = Path(__file__).parents[2]
-DRIVER = """
-import fcntl, json, os, sys
-from pathlib import Path
-from gitrel.errors import RemoteError
-from gitrel.format.manifest import Health
-from gitrel.run.formation import MARK, Formation, Process, mark
-from gitrel.run.supervise import Supervisor
-
-folder = Path(sys.argv[1])
-home = str(folder)
-
-def load(name):
-    spec = json.loads((folder / name).read_text())
-    if "error" in spec:
-        raise RemoteError(spec["error"])
-    processes = []
-    for each in spec["processes"]:
-        label = f"{each['type']}.{each.get('index', 1)}"
-        processes.append(Process(
-            type=each["type"], index=each.get("index", 1), command=each["command"],
-            env={"PATH": os.defpath, **each.get("env", {}), MARK: mark(home, spec["release"], label)},
-            cwd=folder, port=each.get("port", 0),
-            health=Health(**each["health"]) if "health" in each else None,
-            settle=each.get("settle", 0.05), stop_timeout=each.get("stop_timeout", 10.0),
-        ))
-    return Formation(release=spec["release"], processes=tuple(processes))
-
-def note(text):
-    with open(folder / "notes", "a") as file:
-        file.write(text + "\\n")
-
-lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-fcntl.flock(lock, fcntl.LOCK_EX)
-options = json.loads((folder / "options.json").read_text())
-if options.get("poller"):
-    options["poll_env"] = {"PATH": os.defpath, MARK: mark(home, "pull", "pull")}
-Supervisor(
-    lambda: load("wanted.json"), home=home, status=folder / "status.json", output=1, hold=[lock],
-    on_good=lambda formation: note(f"good {formation.release}"),
-    on_failed=lambda formation, why: note(f"failed {formation.release}: {why}"),
-    last_good=load("good.json") if (folder / "good.json").exists() else None,
-    **options,
-).run()
-"""
-
-
-class Server:
-    """One home, and the supervisor that runs on it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-        self.said = b""
-        self.seen = 0
-
-    def want(self, release: str, *processes: dict[str, Any], file: str = "wanted.json") -> None:
-        new = self.folder / "new"
-        new.write_text(json.dumps({"release": release, "processes": processes}))
-        new.replace(self.folder / file)
-
-    def start(self, *prefix: str, **options: Any) -> None:
-        (self.folder / "options.json").write_text(json.dumps(options))
-        self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", DRIVER, str(self.folder)],
-            stdout=subprocess.PIPE,
-            env={"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"], "SECRET": "x"},
-        )  # fmt: skip
-        self.said, self.seen = b"", 0
-
-    @property
-    def running(self) -> subprocess.Popen[bytes]:
-        assert self.process is not None
-        return self.process
-
-    def expect(self, pattern: str, *, in_any_order: bool = False) -> re.Match[bytes]:
-        """The next match in what it says, from where the last one ended, or `in_any_order` from the beginning."""
-        if in_any_order:
-            self.seen = 0
-        assert self.running.stdout is not None
-        fd = self.running.stdout.fileno()
-        deadline = time.monotonic() + PATIENCE
-        while (match := re.compile(pattern.encode()).search(self.said, self.seen)) is None:
-            ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-            data = os.read(fd, 65536) if ready else b""
-            assert data, f"never said {pattern!r}:\n{self.said.decode(errors='replace')}"
-            self.said += data
-        self.seen = match.end()
-        return match
-
-    def pid(self, pattern: str) -> int:
-        return int(self.expect(pattern + r" (\d+)\n")[1])
-
-    def up(self, *patterns: str) -> None:
-        """Until the first release is good and everything else was said, in whatever order."""
-        for pattern in ("v1 is good", *patterns):
-            self.expect(pattern, in_any_order=True)
-
-    def signal(self, number: signal.Signals) -> None:
-        self.running.send_signal(number)
-
-    def stop(self) -> str:
-        """TERM; it must end with 0 and leave nothing. Returns all that it said."""
-        self.signal(signal.SIGTERM)
-        assert self.rest() == 0
-        assert of_home(str(self.folder)) == []
-        return self.said.decode(errors="replace")
-
-    def rest(self) -> int:
-        output, _ = self.running.communicate(timeout=PATIENCE)
-        self.said += output
-        return self.running.returncode
-
-    def status(self) -> dict[str, Any]:
-        """As it was written before the supervisor last went to wait; what `expect` has just seen may be later."""
-        found: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
-        return found
-
-    def settle(self, release: str) -> None:
-        """Until the release is good, said so in the status file, and the supervisor has gone to wait."""
-        stat = Path(f"/proc/{self.running.pid}/status")
-        deadline = time.monotonic() + PATIENCE
-        while "State:\tS" not in stat.read_text() or (
-            (status := self.status())["phase"],
-            status["release"],
-        ) != ("steady", release):
-            assert time.monotonic() < deadline, "it never went to wait"
-
-    def notes(self) -> list[str]:
-        return (self.folder / "notes").read_text().splitlines()
-
-    def await_unlocked(self) -> None:
-        """Until the guardian has let go: nothing of the home is left then."""
-        with open(self.folder / "lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a hang is pytest's timeout
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.communicate()
-        made.await_unlocked()
-
-
-def await_end(pid: int) -> None:
-    """Until it has ended; it may have already."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    assert select.select([fd], [], [], PATIENCE)[0] == [fd]
-    os.close(fd)
-
-
-def web(command: str, **more: Any) -> dict[str, Any]:
-    return {"type": "web", "command": command, **more}
-
-
-SLEEP = "echo pid $$; exec sleep 1000"
-PYTHON = f"exec {sys.executable} -u -c "
+__all__ = ["server"]  # a fixture
 
 
 def test_a_killed_process_is_restarted(server: Server) -> None:
@@ -200,9 +31,11 @@ def test_a_killed_process_is_restarted(server: Server) -> None:
     server.expect(r"web.1 failed: signal 9 \(SIGKILL\)")
     assert server.pid(r"web.1 \| pid") != first
     server.expect("web.1 healthy")
-    server.stop()
+    server.settle("v1")
     (process,) = server.status()["processes"]
-    assert (process["restarts"], process["state"], process["pid"]) == (1, "gone", None)
+    assert (process["restarts"], process["state"]) == (1, "up")
+    server.stop()
+    assert server.status()["processes"] == []
     assert server.notes() == ["good v1"]
 
 
@@ -339,9 +172,10 @@ def test_a_good_release_takes_over_and_removed_types_stop(server: Server) -> Non
     server.want("v2", web("echo second; " + SLEEP), web(SLEEP, index=2))
     server.signal(signal.SIGUSR1)
     server.expect("v2 is good")
+    server.settle("v2")
+    assert {process["name"] for process in server.status()["processes"]} == {"web.1", "web.2"}
     server.signal(signal.SIGHUP)  # unchanged: nothing happens
     said = server.stop()
-    assert {process["name"] for process in server.status()["processes"]} == {"web.1", "web.2"}
     assert said.index("old.1 exited") < said.index("starting v2")
     assert said.count("starting v") == 2
     assert server.notes() == ["good v1", "good v2"]
@@ -366,7 +200,9 @@ def test_a_failing_release_gives_way_to_the_good_one(server: Server, bad: dict[s
     server.signal(signal.SIGHUP)  # still wanted, and not tried again
     said = server.stop()
     assert said.count("starting v2") == 1
-    assert server.notes() == ["good v1", f"failed v2: {why}", "good v1"]
+    first, failed, back = server.notes()
+    assert (first, back) == ("good v1", "good v1")
+    assert re.fullmatch(rf"failed v2: {why} / web.1 \| (broken|pid \d+)", failed)
     assert server.status()["failed"] == ["v2"]
 
 
@@ -420,21 +256,31 @@ def free_port() -> int:
 
 def test_following_pulls_in_a_child_and_survives_what_it_says(server: Server) -> None:
     server.want("v1", web(SLEEP))
-    poll = "echo looking; test -e next && mv next wanted.json; exit 7"
-    server.start(poller=["/bin/sh", "-c", f"cd {server.folder}; {poll}"], poll_interval=0.3)
+    server.start(poll="printf 'looking \\033[2J'; test -e next && mv next wanted.json; exit 7", interval=0.3)
     server.up(r"pull \| looking", "pull: exit code 7")
-    (server.folder / "next").write_text(json.dumps({"error": "remote says \x1b[2J"}))
-    server.expect(r"going on with what runs: remote says \\x1b\[2J")
     server.want("v2", web(SLEEP), file="next")
+    server.expect("v2 is good")
+    server.stop()
+
+
+def test_a_look_that_fails_or_talks_nonsense_changes_nothing(server: Server) -> None:
+    server.want("v1", web(SLEEP))
+    server.start()
+    server.expect("v1 is good")
+    (server.folder / "wanted.json").unlink()
+    server.signal(signal.SIGHUP)
+    server.expect("pull: exit code 1")
+    server.want("v2", web(SLEEP))
+    server.signal(signal.SIGHUP)
     server.expect("v2 is good")
     server.stop()
 
 
 def test_a_pull_that_hangs_is_ended(server: Server) -> None:
     server.want("v1", web(SLEEP))
-    server.start(poller=["/bin/sh", "-c", "sleep 1000 & echo hanging; sleep 1000"], poll_interval=0.1, poll_limit=0.2)
+    server.start(poll="sleep 1000 & echo hanging; sleep 1000", interval=0.1, limit=2)
     server.expect(r"pull \| hanging")
-    server.expect("pull: not done within 0.2 s")
+    server.expect("pull: not done within 2 s")
     server.expect(r"pull: signal 15")
     server.stop()
 
@@ -462,7 +308,7 @@ def test_lines_are_never_torn(server: Server) -> None:
 
 def test_fifty_restarts_leak_no_descriptor(server: Server) -> None:
     server.want("v1", web("echo pid $$; exec sleep 1000"))
-    server.start(poller=["/bin/true"], poll_interval=1000)
+    server.start(poll="true", interval=1000)
     fds = Path(f"/proc/{server.running.pid}/fd")
     server.expect("v1 is good")
     server.settle("v1")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gitrel.format.manifest import Health
+from gitrel.format.health import Health
 from gitrel.run.health import Check, request, verdict
 from gitrel.run.loop import Loop
 
@@ -53,7 +53,7 @@ class Asked:
                 got += connection.recv(4096)
             except BlockingIOError:
                 self.loop.turn()
-        assert got == request("/healthz", self.server.getsockname()[1])
+        assert got == request("/healthz", "127.0.0.1", self.server.getsockname()[1])
         return connection
 
     def close(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gitrel.cli.console import Console
 from gitrel.cli.options import DeployName, Json, Pin, RemoteName, Repo
+
+if TYPE_CHECKING:
+    from gitrel.cli.config import Place
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read and change a deploy's variables.")
 
@@ -21,12 +24,41 @@ Hidden = Annotated[
     typer.Option("--secret/--plain", help="Encrypt all of them, or none; default: those that look like secrets."),
 ]
 AtOnce = Annotated[bool, typer.Option("--release", help="Release it at once, with the newest release's build.")]
+Instead = Annotated[
+    bool, typer.Option("--instead", help="Make it without what a change that waits for approvals changes.")
+]
 IdentityFile = Annotated[
     Path | None,
     typer.Option("--identity", help="Your key for reading secrets: SSH, or age; default: ~/.ssh/id_ed25519, id_rsa."),
 ]
 AnEntry = Annotated[str | None, typer.Option("--entry", metavar="vN", help="A config entry; default: the newest.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Decrypt secrets, and show them.")]
+
+
+def _place(
+    json: bool,
+    repo: Path | None,
+    remote: str | None,
+    deploy: str,
+    pin: str | None,
+    *,
+    identity: Path | None = None,
+    release: bool = False,
+    instead: bool = False,
+) -> Place:
+    from gitrel.cli.config import Place
+
+    console = Console(as_json=json)
+    return Place(
+        console=console,
+        repo=repo,
+        remote=remote,
+        deploy=deploy,
+        pin=pin,
+        identity=identity,
+        release=release,
+        instead=instead,
+    )
 
 
 @app.command("set")
@@ -40,6 +72,7 @@ def config_set(
     ] = None,
     secret: Secret = None,
     release: AtOnce = False,
+    instead: Instead = False,
     identity: IdentityFile = None,
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -48,24 +81,17 @@ def config_set(
     json: Json = False,
 ) -> None:
     """Set variables; the next release carries them."""
-    from gitrel.cli import config as command
+    from gitrel.cli.config import set_config
 
-    place = command.Place(
-        console=Console(as_json=json),
-        repo=repo,
-        remote=remote,
-        deploy=deploy,
-        pin=trust,
-        identity=identity,
-        release=release,
-    )
-    command.set_config(place, assignments or [], from_file or [], secret)
+    place = _place(json, repo, remote, deploy, trust, identity=identity, release=release, instead=instead)
+    set_config(place, assignments or [], from_file or [], secret)
 
 
 @app.command("unset")
 def config_unset(
     names: Annotated[list[str], typer.Argument(metavar="NAME…")],
     release: AtOnce = False,
+    instead: Instead = False,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -73,12 +99,10 @@ def config_unset(
     json: Json = False,
 ) -> None:
     """Remove variables; the next release is without them."""
-    from gitrel.cli import config as command
+    from gitrel.cli.config import unset_config
 
-    place = command.Place(
-        console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust, release=release
-    )
-    command.unset_config(place, names)
+    place = _place(json, repo, remote, deploy, trust, release=release, instead=instead)
+    unset_config(place, names)
 
 
 @app.command("import")
@@ -88,6 +112,7 @@ def config_import(
     ],
     secret: Hidden = None,
     release: AtOnce = False,
+    instead: Instead = False,
     identity: IdentityFile = None,
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -96,23 +121,16 @@ def config_import(
     json: Json = False,
 ) -> None:
     """Set all variables of a file, as one change; others stay."""
-    from gitrel.cli import config as command
+    from gitrel.cli.config import import_config
 
-    place = command.Place(
-        console=Console(as_json=json),
-        repo=repo,
-        remote=remote,
-        deploy=deploy,
-        pin=trust,
-        identity=identity,
-        release=release,
-    )
-    command.import_config(place, file, secret)
+    place = _place(json, repo, remote, deploy, trust, identity=identity, release=release, instead=instead)
+    import_config(place, file, secret)
 
 
 @app.command("edit")
 def config_edit(
     release: AtOnce = False,
+    instead: Instead = False,
     identity: IdentityFile = None,
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -121,24 +139,17 @@ def config_edit(
     json: Json = False,
 ) -> None:
     """Change variables in $VISUAL or $EDITOR, as one change."""
-    from gitrel.cli import config as command
+    from gitrel.cli.config import edit_config
 
-    place = command.Place(
-        console=Console(as_json=json),
-        repo=repo,
-        remote=remote,
-        deploy=deploy,
-        pin=trust,
-        identity=identity,
-        release=release,
-    )
-    command.edit_config(place)
+    place = _place(json, repo, remote, deploy, trust, identity=identity, release=release, instead=instead)
+    edit_config(place)
 
 
 @app.command("reencrypt")
 def config_reencrypt(
     everything: Annotated[bool, typer.Option("--all", help="Also what is encrypted to today's readers.")] = False,
     release: AtOnce = False,
+    instead: Instead = False,
     identity: IdentityFile = None,
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -147,18 +158,10 @@ def config_reencrypt(
     json: Json = False,
 ) -> None:
     """Encrypt the secrets to today's readers, after those have changed."""
-    from gitrel.cli import config as command
+    from gitrel.cli.config import reencrypt
 
-    place = command.Place(
-        console=Console(as_json=json),
-        repo=repo,
-        remote=remote,
-        deploy=deploy,
-        pin=trust,
-        identity=identity,
-        release=release,
-    )
-    command.reencrypt(place, everything)
+    place = _place(json, repo, remote, deploy, trust, identity=identity, release=release, instead=instead)
+    reencrypt(place, everything)
 
 
 @app.command("list")
@@ -170,10 +173,9 @@ def config_list(
     json: Json = False,
 ) -> None:
     """The deploy's variables, as the next release will have them."""
-    from gitrel.cli.config import Place
     from gitrel.cli.config_views import list_config
 
-    list_config(Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust))
+    list_config(_place(json, repo, remote, deploy, trust))
 
 
 @app.command("get")
@@ -189,10 +191,9 @@ def config_get(
     json: Json = False,
 ) -> None:
     """One variable's value."""
-    from gitrel.cli.config import Place
     from gitrel.cli.config_views import get_config
 
-    place = Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust, identity=identity)
+    place = _place(json, repo, remote, deploy, trust, identity=identity)
     get_config(place, name, entry, reveal)
 
 
@@ -208,10 +209,9 @@ def config_export(
     json: Json = False,
 ) -> None:
     """The variables as a dotenv file."""
-    from gitrel.cli.config import Place
     from gitrel.cli.config_views import export_config
 
-    place = Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust, identity=identity)
+    place = _place(json, repo, remote, deploy, trust, identity=identity)
     export_config(place, entry, reveal)
 
 
@@ -228,10 +228,9 @@ def config_diff(
     json: Json = False,
 ) -> None:
     """Which variables differ between two config entries, or are not released yet."""
-    from gitrel.cli.config import Place
     from gitrel.cli.config_views import diff_config
 
-    place = Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust)
+    place = _place(json, repo, remote, deploy, trust)
     diff_config(place, first, second)
 
 
@@ -245,7 +244,6 @@ def config_log(
     json: Json = False,
 ) -> None:
     """Who changed which variable when."""
-    from gitrel.cli.config import Place
     from gitrel.cli.config_views import log_config
 
-    log_config(Place(console=Console(as_json=json), repo=repo, remote=remote, deploy=deploy, pin=trust), name)
+    log_config(_place(json, repo, remote, deploy, trust), name)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gitrel.cli.console import Console
 from gitrel.cli.options import DeployName, HomePath, Json, Pin, Port, Scale
+from gitrel.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Keep = Annotated[
+    int, typer.Option("--keep", min=0, metavar="N", help="Releases whose files stay here; 0: never prune. See `prune`.")
+]
 
 
 @app.command()
@@ -35,12 +41,13 @@ def join(
 def pull(
     home: HomePath = None,
     switch: Annotated[bool, typer.Option(help="Point `current` at what was pulled.")] = True,
+    keep: Keep = 5,
     json: Json = False,
 ) -> None:
     """Fetch, verify and check out the newest release that may run."""
     from gitrel.cli.pulling import pull as command
 
-    command(Console(as_json=json), home, switch)
+    command(Console(as_json=json), home, switch, keep)
 
 
 @app.command("run")
@@ -52,26 +59,76 @@ def run_(
     stop_if_repudiated: Annotated[
         bool, typer.Option("--stop-if-repudiated", help="Rather run nothing than an earlier release.")
     ] = False,
+    release_phase: Annotated[
+        bool, typer.Option(help="Run the Procfile's `release` before a release takes over; on one server of many.")
+    ] = True,
+    keep: Keep = 5,
+    metrics: Annotated[
+        Path | None, typer.Option("--metrics", metavar="FILE", help="Kept up to date, in Prometheus's text format.")
+    ] = None,
     port: Port = 5000,
     home: HomePath = None,
 ) -> None:
     """Pull if the remote is there, then run and supervise the release's processes."""
-    from gitrel.cli.running import run as command
+    from gitrel.cli.looking import Order
+    from gitrel.cli.running import parse_scale, run
 
-    command(Console(), home, entry, scale, follow, interval, port, stop_if_repudiated)
+    order = Order(
+        entry=entry,
+        scales=parse_scale(scale),
+        port=port,
+        stop_if_repudiated=stop_if_repudiated,
+        release_phase=release_phase,
+        keep=keep,
+    )
+    run(Console(), home, order, follow, interval, metrics)
 
 
-@app.command("exec")
+@app.command(hidden=True)
+def look(
+    home: Annotated[Path, typer.Option("--home")],
+    order: Annotated[str, typer.Option("--order")],
+    last: Annotated[str, typer.Option("--last")],
+    pull: Annotated[bool, typer.Option("--pull/--no-pull")] = True,
+) -> int:
+    """For the supervisor alone: what is to run?"""
+    from json import loads
+
+    from gitrel.cli.looking import Order, is_asked
+    from gitrel.cli.looking import look as command
+
+    if not is_asked():
+        raise UsageError("`gitrel look` is for the supervisor", hint="`gitrel status` shows what runs")
+    return command(Console(), home, Order.of(loads(order)), last, pull)
+
+
+class _Exec(TyperCommand):
+    """Where `--` stands matters: it is kept as a word, for click takes away the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            args.insert(args.index("--"), "--")
+        return super().parse_args(ctx, args)
+
+
+@app.command("exec", cls=_Exec)
 def exec_(
-    process: Annotated[str, typer.Argument(help="A process type of the Procfile.")],
-    args: Annotated[list[str] | None, typer.Argument(help="Arguments for its command.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROCESS [-- ARGS] | -- COMMAND", help="A process type of the Procfile, or a command."),
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--as", metavar="PROCESS", help="Whose environment a COMMAND gets; default: web's.")
+    ] = None,
     port: Port = 5000,
     home: HomePath = None,
 ) -> None:
-    """Verify the current release and become one of its processes (for systemd and containers)."""
+    """Verify the current release and become one of its processes, or a command beside them."""
     from gitrel.cli.running import exec_process
 
-    exec_process(home, process, args or [], port)
+    found = words or []
+    at = found.index("--") if "--" in found else 1
+    exec_process(home, found[:at], found[at + 1 :] if "--" in found else found[1:], port, environment)
 
 
 @app.command()
@@ -80,6 +137,60 @@ def status(home: HomePath = None, json: Json = False) -> None:
     from gitrel.cli.status import status as command
 
     command(Console(as_json=json), home)
+
+
+@app.command()
+def scale(
+    sizes: Annotated[list[str] | None, typer.Argument(metavar="[web=3 …]", help="How many of a process type.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="As many as the build says, of all types.")] = False,
+    home: HomePath = None,
+    json: Json = False,
+) -> None:
+    """How many processes of each type run on this server; without arguments: show it."""
+    from gitrel.cli.keeping import scale as command
+
+    command(Console(as_json=json), home, sizes or [], reset)
+
+
+@app.command()
+def pin(
+    entry: Annotated[str, typer.Argument(metavar="vN", help="The release that this server stays at.")],
+    home: HomePath = None,
+    json: Json = False,
+) -> None:
+    """Stay at one release on this server, whatever comes, until `unpin`."""
+    from gitrel.cli.keeping import pin as command
+
+    command(Console(as_json=json), home, entry)
+
+
+@app.command()
+def unpin(home: HomePath = None, json: Json = False) -> None:
+    """Run the newest release again."""
+    from gitrel.cli.keeping import unpin as command
+
+    command(Console(as_json=json), home)
+
+
+@app.command()
+def poke(home: HomePath = None, json: Json = False) -> None:
+    """Tell the supervisor to look for a new release now."""
+    from gitrel.cli.keeping import poke as command
+
+    command(Console(as_json=json), home)
+
+
+@app.command("prune")
+def prune_(
+    keep: Annotated[int, typer.Option("--keep", min=1, metavar="N", help="The newest N releases stay.")] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    home: HomePath = None,
+    json: Json = False,
+) -> None:
+    """Delete the files of old releases; their records stay."""
+    from gitrel.cli.keeping import prune as command
+
+    command(Console(as_json=json), home, keep, dry_run)
 
 
 hook_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Git hooks for a self-hosted remote.")

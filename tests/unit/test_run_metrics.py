@@ -1,0 +1,130 @@
+"""The metrics file, read by Prometheus's own parser."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from gitrel.errors import LocalStateError
+from gitrel.ids import App, Deploy, Entry, Sha256
+from gitrel.run import metrics
+from gitrel.run.report import resident
+from gitrel.run.rollout_state import Phase
+from gitrel.run.state import Refusal, State
+from gitrel.trust.checks import Check
+
+STATE = State(app=App("shop"), deploy=Deploy("production"), url="u", pin=Sha256("0" * 64))
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    process = {
+        "name": "web.1",
+        "pid": 815,
+        "state": "up",
+        "since": "2031-05-04T03:00:00Z",
+        "restarts": 2,
+        "failures": 0,
+        "last_exit": {"code": 1, "signal": None},
+    }
+    document = {
+        "supervisor": 812,
+        "started": "2031-05-04T03:00:00Z",
+        "written": "2031-05-04T03:02:01Z",
+        "phase": "steady",
+        "trouble": "",
+        "release": "v3",
+        "processes": [process, {**process, "name": "web.2", "pid": None, "state": "backoff", "last_exit": None}],
+    }
+    return {**document, **changes}
+
+
+def parsed(text: str) -> dict[tuple[str, str], float]:
+    """Sample name and process (or phase) -> value; every family has help and a type."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation
+        assert family.type in ("gauge", "counter")
+        for sample in family.samples:
+            found[sample.name, sample.labels.get("process", sample.labels.get("phase", ""))] = sample.value
+    return found
+
+
+def test_what_prometheus_reads() -> None:
+    pending = Refusal(check=Check.THRESHOLD, what="pending", where="", why="")
+    bad = Refusal(check=5, what="bad", where="", why="")
+    state = replace(
+        STATE,
+        ready=Entry(9),
+        good=Entry(8),
+        pinned=Entry(3),
+        contact=1_700_000_000.25,
+        failed={Entry(2): "old", Entry(9): "new"},
+        refused={Entry(10): bad, Entry(11): pending},
+    )
+    found = parsed(metrics.encode(report(), state, memory={815: 12_345_678}))
+    assert found["gitrel_release", ""] == 3
+    assert found["gitrel_release_newest", ""] == 9
+    assert found["gitrel_release_pinned", ""] == 3
+    assert found["gitrel_releases_failed", ""] == 1
+    assert found["gitrel_releases_refused", ""] == 1
+    assert found["gitrel_releases_pending", ""] == 1
+    assert found["gitrel_remote_contact_timestamp_seconds", ""] == 1_700_000_000.25
+    assert found["gitrel_supervisor_start_timestamp_seconds", ""] == 1_935_630_000
+    assert (found["gitrel_process_up", "web.1"], found["gitrel_process_up", "web.2"]) == (1, 0)
+    assert found["gitrel_process_restarts_total", "web.1"] == 2
+    assert found["gitrel_process_last_exit_code", "web.1"] == 1
+    assert found["gitrel_process_resident_memory_bytes", "web.1"] == 12_345_678
+    assert ("gitrel_process_resident_memory_bytes", "web.2") not in found
+    assert ("gitrel_process_last_exit_code", "web.2") not in found
+    assert {phase for name, phase in found if name == "gitrel_phase"} == {str(phase) for phase in Phase}
+    assert sum(value for (name, _), value in found.items() if name == "gitrel_phase") == 1
+
+
+def test_before_anything_runs() -> None:
+    found = parsed(metrics.encode(report(release=None, phase="empty", processes=[]), STATE, memory={}))
+    assert found["gitrel_release", ""] == 0
+    assert ("gitrel_remote_contact_timestamp_seconds", "") not in found
+    nothing = parsed(metrics.encode(report(release="none", processes=[]), STATE, memory={}))
+    assert nothing["gitrel_release", ""] == 0, "`none` is what runs when all is repudiated"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20))
+def test_any_label_comes_back(name: str) -> None:
+    process = {**report()["processes"][0], "name": name}
+    text = metrics.encode(report(processes=[process]), STATE, memory={})
+    labels = [
+        sample.labels["process"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "gitrel_process_up"
+    ]
+    assert labels == [name]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "gitrel.prom"
+    metrics.write(path, "one 1\n")
+    metrics.write(path, "two 2\n")
+    assert path.read_text() == "two 2\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(tmp_path) == ["gitrel.prom"]
+    with pytest.raises(LocalStateError, match="cannot write the metrics"):
+        metrics.write(tmp_path / "not" / "there.prom", "")
+
+
+def test_memory_of_a_session() -> None:
+    own = os.getsid(0)
+    found = resident({own, 2**22 + 1})
+    assert set(found) == {own}
+    assert found[own] > 1_000_000
+    begun = time.monotonic()
+    assert resident(set()) == {}
+    assert time.monotonic() - begun < 5
