@@ -10,10 +10,12 @@ from enum import StrEnum
 
 from gitrel.audit.verify import verify_files
 from gitrel.errors import Refused
+from gitrel.format.record import ReleaseRecord
+from gitrel.format.trust import TrustPolicy
 from gitrel.store.repository import Repository
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
-from gitrel.trust.ledger import Verdict
+from gitrel.trust.ledger import ChainedRelease, Verdict
 
 ORDER = (
     Check.CANONICAL,
@@ -23,11 +25,11 @@ ORDER = (
     Check.HIGHEST_SEEN,
     Check.TRUST_CHAIN,
     Check.SIGNATURE,
-    Check.THRESHOLD,
     Check.POSITION,
     Check.BUILD,
     Check.CONFIG,
     Check.REPUDIATED,
+    Check.THRESHOLD,
     Check.TREE,
     Check.CONTENT,
 )
@@ -37,6 +39,7 @@ class Outcome(StrEnum):
     PASSED = "passed"
     REFUSED = "refused"
     NOT_REACHED = "not reached"
+    NOT_CHECKED = "not checked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +92,11 @@ def _looked_at(check: Check, trust: TrustChain, verdict: Verdict) -> str:  # noq
             return (
                 f"it cites trust {record.trust}; {len(trust)} records lead from the pin to trust {trust.newest.entry}"
             )
-        case Check.SIGNATURE | Check.THRESHOLD:
-            role = trust.cited(record.trust, verdict.ref).policy.deploy(record.deploy).release
-            signers = f", signed by {', '.join(release.signers)}" if release else ""
-            return f"the role `release` of {record.deploy}: {role.threshold} of {', '.join(role.people)}{signers}"
+        case Check.SIGNATURE:
+            people = trust.cited(record.trust, verdict.ref).policy.deploy(record.deploy).release.people
+            return f"the role `release` of {record.deploy}: one of {', '.join(people)}"
+        case Check.THRESHOLD:
+            return _thresholds(trust.cited(record.trust, verdict.ref).policy, record, release)
         case Check.POSITION:
             later = ", ".join(str(each.entry) for each in trust.after(record.trust.entry))
             return f"later trust: {later}" if later else f"trust {record.trust.entry} is the newest"
@@ -108,3 +112,10 @@ def _looked_at(check: Check, trust: TrustChain, verdict: Verdict) -> str:  # noq
             return f"every folder, name, mode and link under tree {signed.tree}"
         case Check.CONTENT:
             return f"every byte, against Tree-SHA256 {record.tree_sha256}"
+
+
+def _thresholds(policy: TrustPolicy, record: ReleaseRecord, release: ChainedRelease | None) -> str:
+    own = policy.deploy(record.deploy)
+    roles = {"release": own.release, "build": policy.build, **({"config": own.config} if record.config else {})}
+    found = "; ".join(f"{name}: {role.threshold} of {', '.join(role.people)}" for name, role in roles.items())
+    return f"{found}; the release is signed by {', '.join(release.signers)}" if release else found

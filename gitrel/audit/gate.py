@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
@@ -40,6 +41,7 @@ from gitrel.ids import (
     parse_ref,
 )
 from gitrel.store.repository import Repository
+from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import (
@@ -53,7 +55,7 @@ from gitrel.trust.content import (
     read_config,
     verify_content,
 )
-from gitrel.trust.ledger import Anchor, ReleaseLedger, Verdict
+from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.signers import parse_canonical, verify_signature
 from gitrel.trust.walk import RecordReader, entries, find_builds, load_trust, walk_config, walk_releases
 
@@ -160,7 +162,7 @@ class _Admission:
         judged = [ref for ref in new if isinstance(ref, LedgerRef)]
         for approval in [ref for ref in new if isinstance(ref, ApprovalRef)]:
             approved = self._check_approval(approval, new[approval]).subject_of
-            if isinstance(approved, LedgerRef) and approved.ledger.kind is LedgerKind.RELEASE:
+            if isinstance(approved, LedgerRef):
                 judged.append(approved)
         for ledger in sorted({ref.ledger for ref in judged}):
             found = sorted({ref.entry for ref in judged if ref.ledger == ledger})
@@ -245,14 +247,13 @@ class _Admission:
 
     def _check_configs(self, deploy: Deploy, judged: Sequence[Entry]) -> None:
         """The chain, the files, and today's role: what a release cannot carry must not become the newest config."""
-        newest = self._trust.newest
-        role = newest.policy.deploy(deploy).config
         for config in walk_config(self._after, self._objects, self._trust, deploy):
             if config.entry in judged:
-                name = str(Ledger.config(deploy)[config.entry])
-                if newest.owners.get(verify_signature(config.signed, name)) not in role.people:
-                    raise Refused("signed by somebody without the config role", check=Check.SIGNATURE, where=name)
-                read_config(config.signed, self._objects, name)
+                if config.lack is not None and not config.pending:
+                    raise config.lack
+                read_config(config.signed, self._objects, str(config.signed.record.ref))
+                if config.lack is not None:
+                    self._notes.append(str(config.lack))
 
     def _check_releases(self, deploy: Deploy, judged: Sequence[Entry]) -> None:
         """Every entry of `judged` may run, or lacks nothing but signatures. Raises `Refused`."""
@@ -271,14 +272,10 @@ class _Admission:
                 )
 
     def _walk(self, deploy: Deploy, anchor: Anchor | None) -> list[Verdict]:
-        verdicts = list(walk_releases(self._after, self._objects, self._trust, deploy, anchor=anchor))
-        if any(_lacks_role(verdict) for verdict in verdicts):
-            released = self._released(deploy).__contains__
-            found = walk_releases(
-                self._after, self._objects, self._trust, deploy, anchor=anchor, released_before=released
-            )
-            verdicts = list(found)
-        return verdicts
+        released = partial(self._has_released, deploy)
+        return list(
+            walk_releases(self._after, self._objects, self._trust, deploy, anchor=anchor, released_before=released)
+        )
 
     def _check_release(self, verdict: Verdict) -> None:
         if verdict.release is not None:
@@ -292,7 +289,7 @@ class _Admission:
             raise verdict.refusal or Refused("refused", check=Check.CANONICAL, where=verdict.ref)
 
     def _check_pending(self, signed: Signed[ReleaseRecord], ref: str) -> None:
-        """Its files are those of the records that it cites; who signed these is judged once enough people have."""
+        """Its files are those of the records that it cites: nobody looks at them again when it is approved."""
         record = signed.record
         build = self._cited(BuildRecord, record.build, Check.BUILD, ref)
         self._check_files(build, ref)
@@ -329,22 +326,14 @@ class _Admission:
     def _alone(self, deploy: Deploy, entry: Entry, oid: ObjectId) -> Verdict:
         name, raw = str(Ledger.releases(deploy)[entry]), self._objects.read(oid, "commit")
         reader = RecordReader(self._before, self._objects)
-        verdict = ReleaseLedger(self._trust, deploy, reader, shallow=True).add(name, raw)
-        if _lacks_role(verdict):
-            released = self._released(deploy).__contains__
-            verdict = ReleaseLedger(self._trust, deploy, reader, shallow=True, released_before=released).add(name, raw)
-        return verdict
+        released = partial(self._has_released, deploy)
+        return ReleaseLedger(self._trust, deploy, reader, shallow=True, released_before=released).add(name, raw)
 
-    def _released(self, deploy: Deploy) -> set[RecordId]:
-        """The build and config records that good releases carry. It takes a walk of the whole ledger."""
+    def _has_released(self, deploy: Deploy, part: RecordId) -> bool:
+        """Whether a good release carries a build or config record. The first answer takes a walk of the ledger."""
         if deploy not in self._carried:
             walked = walk_releases(self._after, self._objects, self._trust, deploy)
             good = [each.release for each in walked if each.release is not None]
             parts = {each.build.id for each in good} | {each.config.id for each in good if each.config is not None}
             self._carried[deploy] = parts
-        return self._carried[deploy]
-
-
-def _lacks_role(verdict: Verdict) -> bool:
-    """A part of it may count because it was released before; that is looked up only then."""
-    return verdict.refusal is not None and verdict.refusal.check in (Check.BUILD, Check.CONFIG)
+        return part in self._carried[deploy]

@@ -75,7 +75,7 @@ def load_identity(path: Path) -> Identity:
     try:
         if b"PRIVATE KEY-----" in raw:
             key = call_native("age cannot use it", lambda: pyrage.ssh.Identity.from_buffer(raw))
-            return Identity(_public_line(path), key)
+            return Identity(_public_line(path, key), key)
         lines = [line.strip() for line in raw.decode("utf-8").splitlines() if line.startswith(_AGE_IDENTITY)]
         if len(lines) != 1:
             raise FormatError("neither an SSH private key nor an age identity")
@@ -91,21 +91,23 @@ def load_identity(path: Path) -> Identity:
         ) from None
 
 
-def _public_line(path: Path) -> str:
-    """The public half lies beside the private key, as ssh-keygen puts it."""
+def _public_line(path: Path, key: Any) -> str:
+    """The public half lies beside the private key, as ssh-keygen puts it; one that was left behind is found out."""
+    where = f"{path}.pub"
     try:
-        return PublicKey.parse_line(Path(f"{path}.pub").read_text("utf-8")).line
+        line = PublicKey.parse_line(Path(where).read_text("utf-8")).line
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError("its public key is not beside it", where=f"{path}.pub", why=str(error)) from None
+        raise FormatError("its public key is not beside it", where=where, why=str(error)) from None
+    recipient = _recipient(line)
+    if call_native("age cannot use it", lambda: _decrypt(pyrage.encrypt(b"", [recipient]), [key])) is None:
+        raise FormatError("the public key beside it is another one's", where=where)
+    return line
 
 
-def new_identity(path: Path) -> Identity:
-    """A new age identity in a new file of mode 0600. Raises `FileExistsError`."""
+def new_identity() -> bytes:
+    """The file of a new age identity, as age-keygen(1) writes it."""
     key = pyrage.x25519.Identity.generate()
-    reader = str(key.to_public())
-    path.touch(0o600, exist_ok=False)
-    path.write_text(f"# public key: {reader}\n{key}\n", encoding="ascii")
-    return Identity(reader, key)
+    return f"# public key: {key.to_public()}\n{key}\n".encode("ascii")
 
 
 def decrypt_secret(data: bytes, identities: Sequence[Identity]) -> bytes:

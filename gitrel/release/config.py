@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gitrel.errors import BadInput, FormatError, NotFound
+from gitrel.errors import FormatError, GitrelError, NotFound
 from gitrel.format.envdir import SECRET_SUFFIX, check_value, check_variable, parse_envdir, secret_names
 from gitrel.format.record import ConfigRecord, Signed, Stamp
 from gitrel.ids import Deploy, Entry
@@ -40,9 +40,9 @@ class Change:
         return frozenset((*self.set_, *self.unset))
 
 
-def current_files(newest: VerifiedConfig | None, repo: Repository) -> dict[str, bytes]:
-    """The envdir of the newest config record."""
-    return dict(read_config(newest.signed, repo, str(newest.signed.record.ref))[0]) if newest else {}
+def current_files(entry: VerifiedConfig | None, repo: Repository) -> dict[str, bytes]:
+    """The envdir of a config record; without one there is no variable."""
+    return dict(read_config(entry.signed, repo, str(entry.signed.record.ref))[0]) if entry else {}
 
 
 def parse_assignments(words: Collection[str]) -> dict[str, bytes]:
@@ -120,12 +120,11 @@ def outdated(
     files = current_files(ledger[-1], repo)
     brought: dict[str, VerifiedConfig] = {}
     left = set(secret_names(files))
-    for entry in reversed(ledger):
-        earlier = current_files(entry, repo)
-        left = {name for name in left if earlier.get(name + SECRET_SUFFIX) == files[name + SECRET_SUFFIX]}
-        brought |= dict.fromkeys(left, entry)
-        if not left:
-            break
+    for entry in ledger:  # no two encryptions are alike: the first that has the file made it
+        earlier = current_files(entry, repo) if left else {}
+        found = {name for name in left if earlier.get(name + SECRET_SUFFIX) == files[name + SECRET_SUFFIX]}
+        brought |= dict.fromkeys(found, entry)
+        left -= found
     return {name: entry for name, entry in sorted(brought.items()) if then[entry.entry] != today}
 
 
@@ -141,15 +140,16 @@ def key_set(readers: Collection[str]) -> frozenset[str]:
 
 
 def reencrypted(
-    files: Mapping[str, bytes], names: Collection[str], *, encrypt: Encrypt, decrypt: Decrypt
+    files: Mapping[str, bytes], names: Collection[str], *, encrypt: Encrypt, decrypt: Callable[[bytes], bytes]
 ) -> dict[str, bytes]:
-    """The envdir with some secrets encrypted anew. `decrypt` raises where it cannot."""
+    """The envdir with some secrets encrypted anew. Raises what `decrypt` and `encrypt` do, naming the variable."""
     after = dict(files)
     for name in names:
-        value = decrypt(files[name + SECRET_SUFFIX])
-        if value is None:
-            raise BadInput("cannot be read here", where=name)
-        after[name + SECRET_SUFFIX] = encrypt(value)
+        try:
+            after[name + SECRET_SUFFIX] = encrypt(decrypt(files[name + SECRET_SUFFIX]))
+        except GitrelError as error:
+            error.where = error.where or name
+            raise
     return parse_envdir(after)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gitrel.errors import BadInput, Conflict, NotFound, Refused
 from gitrel.format.envdir import variables
-from gitrel.format.manifest import MANIFEST, parse_manifest
+from gitrel.format.manifest import MANIFEST, Manifest, parse_manifest
 from gitrel.format.record import BuildRecord, Cited, CitedRelease, ConfigRecord, ReleaseRecord, Signed, Stamp
 from gitrel.format.tree import Mode, directory_node, parse_tree
 from gitrel.ids import BuildRef, Deploy, Entry, Ledger, ObjectId, RecordId
@@ -100,7 +100,9 @@ def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp
         files, node = read_config(config, repo, str(config.record.ref))
         if files:
             children[CONFIG_FOLDER] = node
-    _check_required(repo, build.oid, files, now.deploy)
+    manifest = _manifest(repo, build.oid)
+    if manifest is not None:
+        check_required(manifest, files, now.deploy)
     raw, tree = directory_node(children, repo.format)
     repo.write("tree", raw)
     record = ReleaseRecord(
@@ -122,11 +124,16 @@ def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp
     return signed
 
 
-def _check_required(repo: Repository, build: ObjectId, files: Mapping[str, bytes], deploy: Deploy) -> None:
+def _manifest(repo: Repository, build: ObjectId) -> Manifest | None:
     entry = next((each for each in parse_tree(repo.read(build, "tree"), repo.format) if each.name == MANIFEST), None)
     if entry is None or entry.mode is Mode.DIRECTORY:
-        return
-    missing = parse_manifest(repo.read(entry.oid, "blob")).missing(variables(files))
+        return None
+    return parse_manifest(repo.read(entry.oid, "blob"))
+
+
+def check_required(manifest: Manifest, files: Mapping[str, bytes], deploy: Deploy) -> None:
+    """Raises `BadInput` if the config lacks a variable that the build requires: no server would start that."""
+    missing = manifest.missing(variables(files))
     if missing:
         raise BadInput(
             f"the config of {deploy} lacks {', '.join(missing)}",

@@ -94,16 +94,16 @@ ROWS = {
     "a variable to get that is none": Row(command=("config", "get", "A"), code=11, what="no such variable"),
     "a variable without a history": Row(command=("config", "log", "A"), code=11, what="no such variable"),
     "no such entry": Row(command=("config", "diff", "v3"), code=11, what="no config v3", why="there is none yet"),
-    "not an entry": Row(command=("config", "diff", "x"), code=2, what="not a release such as v12"),
+    "not an entry": Row(command=("config", "diff", "x"), code=2, what="not a config entry such as v12: 'x'"),
     "no key for reading": Row(
-        command=("config", "get", "--reveal", "DB"), code=17, what="no key here reads the secrets", where="DB",
-        why="today's readers: root@web1", arrange=secret,
+        command=("config", "get", "--reveal", "DB"), code=17, what="no key here reads that secret", where="DB",
+        why="it is encrypted to root@web1", arrange=secret,
     ),
     "no such key": Row(
         command=("config", "get", "--reveal", "DB", "--identity", "none"), code=17, where="none", arrange=secret
     ),
     "no key for encrypting anew": Row(
-        command=("config", "reencrypt", "--all"), code=17, what="no key here reads", arrange=secret
+        command=("config", "reencrypt", "--all"), code=17, what="no key here reads", where="DB", arrange=secret
     ),
     "a damaged file": Row(
         command=("config", "get", "--reveal", "DB", "--identity", "../reader-ed25519"), code=16,

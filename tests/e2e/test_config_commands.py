@@ -119,7 +119,7 @@ def test_without_a_readers_key_a_secret_can_be_set_and_released(desk: Desk, room
     assert blob(desk, "v2", "DB.age") == blob(desk, "v1", "DB.age"), "nothing is encrypted anew by itself"
     assert desk.gitrel("release", "--json").json["config"] == "v2"
     done = desk.gitrel("config", "get", "--reveal", "NEW", code=17)
-    assert done.message["why"].startswith("today's readers: bob; here: alice")
+    assert done.message["why"].startswith("it is encrypted to bob; here: alice")
 
 
 def test_readers_change(desk: Desk, people: dict[str, Person], tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_views_name_variables_and_never_a_secrets_value(desk: Desk) -> None:
     assert desk.gitrel("log").out.splitlines()[-1] == "config v3 is not released yet: +DB ~B -A"
     assert desk.gitrel("config", "diff").out == "- A=1\n~ B=1 -> (secret)\n+ DB (secret)\n"
     pending = desk.gitrel("log", "--json").json["pending_config"]
-    assert pending == {"config": "v3", "added": ["DB"], "changed": ["B"], "removed": ["A"]}
+    assert pending == {"config": "v3", "added": ["DB"], "changed": ["B"], "removed": ["A"], "refusal": None}
     assert desk.gitrel("config", "set", "C=1", "--release", "--json").json["release"]["config"] == "v4"
     assert desk.gitrel("log", "--json").json["pending_config"] is None
     shown = desk.gitrel("show", "v2")
@@ -314,3 +314,22 @@ def test_a_ci_that_cannot_read_secrets_releases_them(room: Room, desk: Desk) -> 
     ci.gitrel("config", "get", "--reveal", "DB", code=17)
     ci.gitrel("config", "set", "A=1", code=17)  # nor may it change any
     assert ci.git("rev-parse", "refs/releases/v1:config/DB.age") == blob(desk, "v1", "DB.age")
+
+
+def test_a_value_is_shown_on_one_line(desk: Desk) -> None:
+    """Or it could look like other variables, to who lists them or approves them."""
+    words = ["A=1\nB=2", "C= x ", "D=", "E=é ü", "F=\x1b[31m"]
+    desk.gitrel("config", "set", *words)
+    lines = ['A="1\\nB=2"', 'C=" x "', "D=", "E=é ü", 'F="\\u001b[31m"']
+    assert desk.gitrel("config", "list").out.splitlines() == lines
+    assert desk.gitrel("config", "diff").out.splitlines() == [f"+ {line}" for line in lines]
+    assert desk.gitrel("config", "get", "A").out == "1\nB=2\n"
+
+
+def test_nothing_is_built_for_a_config_that_lacks_a_variable(desk: Desk) -> None:
+    desk.manifest('[run]\nrequired_env = ["DB"]\n')
+    done = desk.gitrel("release", code=16)
+    assert done.message["what"] == "the config of production lacks DB"
+    assert "building" not in done.err
+    desk.gitrel("config", "set", "DB=1")
+    assert "building" in desk.gitrel("release").err

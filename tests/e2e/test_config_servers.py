@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from apps import HEALTH, PIP, PYTHON, Host, farm, host, plain_app, shop
 from handmade import config_by_hand, release_by_hand
-from room import Desk, Room, files_of, room, run
+from room import Desk, Room, room, run
 
 __all__ = ["farm", "host", "room", "shop"]  # fixtures
 
@@ -147,11 +145,10 @@ def test_one_build_on_two_deploys_and_a_secret_that_is_rotated(
         canaries = [FIRST, SECOND, OF_STAGING]
         assert arguments_with(canaries) == []
         assert arguments_with([str(web.path)]), "the supervisor is seen, so the others would be"
-        for server in (web, stage):
-            for args in (("status",), ("status", "--json"), ("pull", "--json")):
-                done = server.gitrel(*args)
-                told.append(done.out + done.err)
+        asked = [server.gitrel(*args) for server in (web, stage) for args in (("status",), ("status", "--json"))]
         homes = [path for folder in (web.path, stage.path) for path in files_with(folder, canaries)]
+    asked += [server.gitrel("pull", "--json") for server in (web, stage)]  # now that nobody else pulls
+    told += [done.out + done.err for done in asked]
     for command in ("log", "show", "config list", "config log", "config export", "verify --all", "diff v1 v2"):
         tell(*command.split())
     told += [tell.text, one.said.decode(), two.said.decode()]
@@ -328,37 +325,3 @@ def test_what_waits_for_a_release_is_in_the_status(joined: tuple[Desk, Host, Pat
     server.gitrel("pull")
     status = server.status()
     assert (status["config"], status["pending_config"]) == ("v1", None)
-
-
-@contextmanager
-def unchanged(folder: Path) -> Iterator[None]:
-    before = files_of(folder, skip=set())
-    yield
-    assert files_of(folder, skip=set()) == before
-
-
-def test_which_identity_a_server_takes(room: Room, host: Callable[..., Host], tmp_path: Path) -> None:
-    desk = room.started()
-    desk.gitrel("release")
-    pin = desk.gitrel("init", "--json").json["pin"]
-    server = host()
-    args = ("join", str(room.remote), str(server.path), "--trust", pin)
-    with unchanged(server.path.parent):
-        server.gitrel(*args, "--identity", str(tmp_path / "none"), code=17)
-    reader = server.gitrel(*args, "--json").json["reader"]
-    host_key = Path("/etc/ssh/ssh_host_ed25519_key")
-    if os.access(host_key, os.R_OK):
-        assert reader == public(host_key)
-    else:
-        assert reader.startswith("age1")
-        assert (server.path / "identity.age").stat().st_mode & 0o777 == 0o600
-    assert server.gitrel(*args, "--json").json["reader"] == reader, "asked again, it says the same"
-    other = keygen(tmp_path, "web9")
-    assert server.gitrel(*args, "--identity", str(other), "--json").json["reader"] == public(other)
-    assert server.gitrel(*args, "--json").json["reader"] == public(other)
-    # a home from before there were identities
-    path = server.path / "state.json"
-    before = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in before.items() if k not in ("identity", "lacking", "configured")}))
-    assert server.gitrel("pull").out == "v1\n"
-    assert server.gitrel(*args, "--json").json["reader"] == reader

@@ -241,7 +241,7 @@ def test_a_config_by_a_key_that_was_retired(room: Room, desk: Desk) -> None:
     desk.gitrel("trust", "remove", "bob", "--yes")
     tree = bob.git("mktree", stdin=f"100644 blob {bob.git('hash-object', '-w', '--stdin', stdin=b'x')}\tA\n".encode())
     bad = config_by_hand(bob, tree, entry=1, trust=4)
-    assert "without the config role" in refused(bob, 5, f"{bad}:refs/config/v1")
+    assert "who does not hold the config role" in refused(bob, 5, f"{bad}:refs/config/v1")
 
 
 def test_trust(room: Room, desk: Desk) -> None:

@@ -61,9 +61,10 @@ from gitrel.ids import (
     PersonName,
     Sha256,
 )
+from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import VerifiedRelease, bind_trees, check_shape, hash_tree, verify_content
-from gitrel.trust.ledger import Anchor, ChainedRelease, Verdict
+from gitrel.trust.ledger import ChainedRelease, Verdict
 from gitrel.trust.walk import load_trust, walk_releases
 
 SHOP = App("shop")

@@ -17,13 +17,13 @@ from gitrel.errors import ExitCode
 from gitrel.format.body import AnyRecord, ApprovalRecord
 from gitrel.format.commit import MAX_RECORD
 from gitrel.format.envdir import MAX_TOTAL
+from gitrel.format.health import Health
 from gitrel.format.manifest import (
     MAX_MANIFEST,
     MAX_VALUE,
     PROCESS_NAME,
     VARIABLE_NAME,
     BuildSpec,
-    Health,
     Manifest,
     RunSpec,
     duration,
@@ -144,8 +144,10 @@ def manifest_keys() -> dict[str, object]:
     for prefix, spec in (("build", BuildSpec()), ("run.<type>", RunSpec()), ("run.<type>.health", Health())):
         found |= {f"{prefix}.{field.name}": getattr(spec, field.name) for field in fields(spec)}
     found["run.<type>.env.<NAME>"] = found.pop("run.<type>.env") or None
-    found["run.required_env"] = Manifest(app=App("a")).required_env
-    assert {field.name for field in fields(Manifest)} == {name.partition(".")[0] for name in found} | {"required_env"}
+    found["run.release.timeout"] = found.pop("run.<type>.timeout")
+    of_run = {"required_env", "writable"}
+    found |= {f"run.{name}": getattr(Manifest(app=App("a")), name) for name in of_run}
+    assert {field.name for field in fields(Manifest)} == {name.partition(".")[0] for name in found} | of_run
     return found
 
 
@@ -170,7 +172,7 @@ def test_the_documented_defaults_change_nothing() -> None:
         if default.strip("`") not in (REQUIRED, NONE):
             lines.append(f"{code(key).replace('<type>', 'web')} = {default.strip('`')}")
     lines.append("run.web.health.path = '/'")
-    bare = parse_manifest(b"app = 'shop'\nrun.web.health.path = '/'")
+    bare = parse_manifest(b"app = 'shop'\nrun.web.health.path = '/'\nrun.release = {}")
     assert parse_manifest("\n".join(lines).encode()) == bare
 
 

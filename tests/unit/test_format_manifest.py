@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gitrel.errors import FormatError
+from gitrel.format.health import Health
 from gitrel.format.manifest import (
     MAX_MANIFEST,
     MAX_VALUE,
     BuildSpec,
-    Health,
     Manifest,
     RunSpec,
     duration,
@@ -40,6 +40,11 @@ PYTHONPATH = "vendor"
 EMPTY = ""
 [run.worker]
 health = { port = true }
+user = "shop"
+[run.clock]
+health = { notify = true }
+[run.release]
+timeout = "5m"
 """
 
 
@@ -63,7 +68,9 @@ def test_every_key() -> None:
                 stop_timeout=0.5,
                 env={"PYTHONPATH": "vendor", "EMPTY": ""},
             ),
-            "worker": RunSpec(health=Health(port=True)),
+            "worker": RunSpec(health=Health(port=True), user="shop"),
+            "clock": RunSpec(health=Health(notify=True)),
+            "release": RunSpec(timeout=300.0),
         },
     )
 
@@ -123,6 +130,15 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "listen without a port": (b'app = "a"\nrun.web.listen = "localhost"', "run.web.listen: "),
     "listen on port 65536": (b'app = "a"\nrun.web.listen = "localhost:65536"', "run.web.listen: "),
     "listen in other digits": ('app = "a"\nrun.web.listen = "localhost:٨٠"'.encode(), "run.web.listen: "),
+    "listen on port 0": (b'app = "a"\nrun.web.listen = "127.0.0.1:0"', "run.web.listen: "),
+    "listen on a name": (b'app = "a"\nrun.web.listen = "example.org:80"', "run.web.listen: "),
+    "listen on half an address": (b'app = "a"\nrun.web.listen = "127.0.1:80"', "run.web.listen: "),
+    "listen on IPv6 without brackets": (b'app = "a"\nrun.web.listen = "::1:80"', "run.web.listen: "),
+    "listen on IPv4 in brackets": (b'app = "a"\nrun.web.listen = "[127.0.0.1]:80"', "run.web.listen: "),
+    "health asked and said": (b'app = "a"\nrun.web.health = {notify = true, port = true}', "run.web.health.notify: "),
+    "user with a colon": (b'app = "a"\nrun.web.user = "a:b"', "run.web.user: "),
+    "user by number": (b'app = "a"\nrun.web.user = 0', "run.web.user: "),
+    "timeout of what stays up": (b'app = "a"\nrun.web.timeout = "5m"', "run.web.timeout: unknown key"),
     "V02 variable with =": (b'app = "a"\n[run.web.env]\n"A=B" = "x"', "not a variable's name"),
     "V03 variable without a name": (b'app = "a"\n[run.web.env]\n"" = "x"', ""),
     "V04 variable with a space": (b'app = "a"\n[run.web.env]\n"A B" = "x"', "not a variable's name"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import subprocess
 from pathlib import Path
 
@@ -31,6 +30,11 @@ def keygen(folder: Path, kind: str, name: str, passphrase: str = "") -> Path:
     return path
 
 
+def write_identity(path: Path) -> Path:
+    path.write_bytes(new_identity())
+    return path
+
+
 def age(*args: str, stdin: bytes) -> bytes:
     return subprocess.run(["age", *args], input=stdin, capture_output=True, check=True).stdout
 
@@ -38,8 +42,7 @@ def age(*args: str, stdin: bytes) -> bytes:
 @pytest.fixture(params=["ed25519", "rsa", "age"])
 def identity(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "age":
-        new_identity(tmp_path / "identity.age")
-        return tmp_path / "identity.age"
+        return write_identity(tmp_path / "identity.age")
     return keygen(tmp_path, request.param, "web1")
 
 
@@ -58,8 +61,8 @@ def test_gitrel_reads_what_age_writes(identity: Path, armor: tuple[str, ...]) ->
 
 
 def test_every_reader_reads_and_nobody_else(tmp_path: Path) -> None:
-    one, two = load_identity(keygen(tmp_path, "ed25519", "one")), new_identity(tmp_path / "two")
-    other = new_identity(tmp_path / "other")
+    one, two = load_identity(keygen(tmp_path, "ed25519", "one")), load_identity(write_identity(tmp_path / "two"))
+    other = load_identity(write_identity(tmp_path / "other"))
     secret = encrypt_secret(b"", [one.reader, two.reader])
     assert decrypt_secret(secret, [other, two]) == decrypt_secret(secret, [one]) == b""
     for keys in ([], [other]):
@@ -68,12 +71,9 @@ def test_every_reader_reads_and_nobody_else(tmp_path: Path) -> None:
 
 
 def test_a_new_identity_is_what_age_keygen_makes(tmp_path: Path) -> None:
-    made = new_identity(tmp_path / "identity.age")
-    assert stat.S_IMODE((tmp_path / "identity.age").stat().st_mode) == 0o600
+    made = load_identity(write_identity(tmp_path / "identity.age"))
     said = subprocess.run(["age-keygen", "-y", str(tmp_path / "identity.age")], capture_output=True, check=True)
-    assert said.stdout.decode().strip() == made.reader == load_identity(tmp_path / "identity.age").reader
-    with pytest.raises(FileExistsError):
-        new_identity(tmp_path / "identity.age")
+    assert said.stdout.decode().strip() == made.reader
     subprocess.run(["age-keygen", "-o", str(tmp_path / "theirs")], capture_output=True, check=True)
     theirs = load_identity(tmp_path / "theirs")
     assert decrypt_secret(encrypt_secret(VALUE, [theirs.reader]), [theirs]) == VALUE
@@ -114,7 +114,13 @@ def test_readers_that_age_does_not_take(tmp_path: Path) -> None:
 def test_identities_that_will_not_do(tmp_path: Path) -> None:
     lone = keygen(tmp_path, "ed25519", "lone")
     lone.with_suffix(".pub").unlink()
+    stale = keygen(tmp_path, "ed25519", "stale")
+    keygen(tmp_path, "ed25519", "newer").with_suffix(".pub").replace(stale.with_suffix(".pub"))
+    mixed = keygen(tmp_path, "rsa", "mixed")
+    keygen(tmp_path, "ed25519", "another").with_suffix(".pub").replace(mixed.with_suffix(".pub"))
     bad = {
+        stale: "the public key beside it is another one's",
+        mixed: "the public key beside it is another one's",
         keygen(tmp_path, "ed25519", "locked", "pass"): "age cannot use it",
         keygen(tmp_path, "ecdsa", "ecdsa"): "age cannot use it",
         lone: "its public key is not beside it",
@@ -134,7 +140,7 @@ def test_identities_that_will_not_do(tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_printed_holds_a_key_or_a_value(tmp_path: Path) -> None:
-    mine = new_identity(tmp_path / "identity.age")
+    mine = load_identity(write_identity(tmp_path / "identity.age"))
     private = (tmp_path / "identity.age").read_text().splitlines()[-1]
     assert private.startswith("AGE-SECRET-KEY-1")
     shown = repr(mine)
@@ -147,7 +153,7 @@ def test_nothing_that_is_printed_holds_a_key_or_a_value(tmp_path: Path) -> None:
 
 
 def test_a_reader_is_called_by_its_comment(tmp_path: Path) -> None:
-    made: Identity = new_identity(tmp_path / "i")
+    made: Identity = load_identity(write_identity(tmp_path / "i"))
     assert describe_reader("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 root@web1") == "root@web1"
     assert describe_reader("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5") == "ssh-ed25519 …ZDI1NTE5"
     assert describe_reader(made.reader) == f"{made.reader[:12]}…"

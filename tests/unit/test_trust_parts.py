@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from simulator import FILES, role, shop
+from simulator import FILES, Simulator, role, shop
 from test_trust_position import ALICE, BOB, CI, MALLORY, STAGING, old, start, team
 
 from gitrel.errors import Refused
 from gitrel.format.record import Cited
-from gitrel.ids import PRODUCTION, App, Entry, RecordId, Sha256
+from gitrel.ids import PRODUCTION, TRUST, App, BuildRef, Entry, Ledger, LedgerRef, ObjectId, RecordId, Sha256
 from gitrel.trust.history import released_before
+from gitrel.trust.signers import approval_command
 from gitrel.trust.walk import find_builds, walk_config
 
 # build and config records
@@ -153,14 +154,80 @@ def test_thresholds_of_builds_and_configs() -> None:
     sim = start(0, build=role("ci", "alice", threshold=2), config=role("alice", "bob", threshold=2))
     build, config = sim.build(by=CI), sim.config()
     sim.release(build, config)
-    assert sim.outcome() == [9]
+    assert said(sim) == f"its build {build.id.oid} is pending: 1 of 2 signatures"
     assert len(list(find_builds(sim.refs, sim, sim.chain()))) == 0
     assert len(list(find_builds(sim.refs, sim, sim.chain(), enough=False))) == 1
     sim.approve(build, ALICE)
-    assert sim.outcome() == [10]
+    assert said(sim) == "its config v1 is pending: 1 of 2 signatures"
     assert [each.id for each in find_builds(sim.refs, sim, sim.chain())] == [build.id]
     sim.approve(config, BOB)
     assert sim.outcome() == [0]
+
+
+def said(sim: Simulator) -> str:
+    """Why the newest release is pending."""
+    verdict = sim.verdicts()[-1]
+    assert verdict.pending
+    assert verdict.refusal is not None
+    assert verdict.refusal.where == verdict.ref
+    return verdict.refusal.what
+
+
+def test_a_part_that_waits_is_no_excuse_for_another_fault() -> None:
+    """Pending is what lacks nothing but signatures: any other refusal comes first."""
+    two = role("alice", "bob", threshold=2)
+    for over, check in (
+        ({"by": MALLORY}, 5),
+        ({"by": CI}, 5),
+        ({"trust": replace(shop(1).cited, entry=Entry(9))}, 4),
+    ):
+        sim = start(0, config=two)
+        sim.release(sim.build(by=CI), sim.config(), **over)
+        assert sim.outcome() == [check]
+    sim = start(0, config=two, build=role("ci", "alice", threshold=2))
+    sim.release(sim.build(by=MALLORY), sim.config())
+    sim.release(sim.build(by=CI), sim.config(by=CI))
+    assert sim.outcome() == [9, 10]
+    sim.trust(team(config=two, repudiated={PRODUCTION: (Entry(1),)}))
+    assert sim.outcome() == [9, 10]
+
+
+def test_a_pending_part_vouches_for_nothing() -> None:
+    """What only a pending release carries was not released before; what a good one carries counts for ever."""
+    two = role("alice", "bob", threshold=2)
+    sim = start(1, config=two)
+    config, build = sim.config({"A": b"1"}), sim.build(by=CI)
+    sim.release(build, config)
+    sim.release(build, config)
+    assert sim.outcome() == [0, 6, 6]
+    assert sim.outcome(anchor=sim.anchor(1), released_before=lambda part: part == config.id) == [0, 0]
+    sim.approve(config, BOB)
+    assert sim.outcome() == [0, 0, 0]
+    sim.trust(team(without="bob", config=role("alice", "ci", threshold=2)))
+    sim.release(build, config)
+    assert sim.outcome() == [0, 0, 0, 0]
+
+
+def test_who_approves_a_part_holds_its_role() -> None:
+    sim = start(0, config=role("alice", "bob", threshold=2))
+    config = sim.config()
+    sim.release(sim.build(by=CI), config)
+    for key in (CI, MALLORY, ALICE):
+        sim.approve(config, key)
+        assert sim.outcome() == [6]
+    sim.approve(config, BOB, subject_of=Ledger.config(STAGING)[1])
+    assert sim.outcome() == [6], "of another deploy, in bob's place"
+    sim.approve(config, BOB)
+    assert sim.outcome() == [0]
+
+
+def test_a_build_by_a_stranger_does_not_count_by_its_approvals() -> None:
+    sim = start(0)
+    build = sim.build(by=MALLORY)
+    sim.approve(build, CI)
+    sim.release(build)
+    assert sim.outcome() == [9]
+    assert list(find_builds(sim.refs, sim, sim.chain(), enough=False)) == []
 
 
 def test_config_ledger_is_a_chain_too() -> None:
@@ -215,6 +282,28 @@ def test_config_that_a_removed_key_added_is_not_usable() -> None:
 def test_config_that_waits_for_approvals_is_not_usable() -> None:
     sim = start(1, config=role("alice", "bob", threshold=2))
     made = sim.config({"A": b"1"})
-    assert [each.usable for each in walk_config(sim.refs, sim, sim.chain(), PRODUCTION)] == [False]
+    (waiting,) = walk_config(sim.refs, sim, sim.chain(), PRODUCTION)
+    assert (waiting.usable, waiting.pending, waiting.maker, waiting.people) == (False, True, "alice", ("alice",))
+    assert waiting.lack is not None
+    assert waiting.lack.hint == "`gitrel approve config/v1`"
     sim.approve(made, BOB)
-    assert [each.usable for each in walk_config(sim.refs, sim, sim.chain(), PRODUCTION)] == [True]
+    (approved,) = walk_config(sim.refs, sim, sim.chain(), PRODUCTION)
+    assert (approved.usable, approved.pending, approved.people) == (True, False, ("alice", "bob"))
+
+
+def test_what_to_type() -> None:
+    record = BuildRef(ObjectId("0123456789abcdef" + "0" * 24))
+    found: list[LedgerRef | BuildRef] = [
+        TRUST[3],
+        Ledger.releases(PRODUCTION)[7],
+        Ledger.config(STAGING)[2],
+        Ledger.releases(STAGING)[1],
+        record,
+    ]
+    assert [approval_command(each) for each in found] == [
+        "gitrel approve trust/v3",
+        "gitrel approve v7",
+        "gitrel approve config/v2 --deploy staging",
+        "gitrel approve v1 --deploy staging",
+        "gitrel approve build/0123456789ab",
+    ]

@@ -11,7 +11,8 @@ from simulator import FILES, Simulator, policy, role, shop
 
 from gitrel.format.trust import DeployPolicy, TrustPolicy
 from gitrel.ids import PRODUCTION, Deploy, Entry, Sha256
-from gitrel.trust.ledger import Anchor, ChainedRelease, ReleaseLedger
+from gitrel.trust.anchor import Anchor
+from gitrel.trust.ledger import ChainedRelease, ReleaseLedger
 from gitrel.trust.walk import RecordReader
 
 ALICE, BOB, CAROL, CI, MALLORY = (ed25519_key(name) for name in ("alice", "bob", "carol", "ci", "mallory"))
