@@ -22,7 +22,7 @@ from gitrel.ids import BuildRef, ObjectId
 from gitrel.store.snapshot import Snapshot, snapshot
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.signers import require_role
-from gitrel.trust.walk import find_builds
+from gitrel.trust.walk import walk_builds
 
 
 def build(console: Console, repo: Path | None, remote: str | None, rev: str, pin: str | None) -> None:
@@ -32,6 +32,9 @@ def build(console: Console, repo: Path | None, remote: str | None, rev: str, pin
         ref = str(BuildRef(signed.id.oid))
         dev.workspace.publish({ref: signed.id.oid})
         console.out(f"build {signed.id.oid} of {signed.record.source[:12]}")
+        for each in walk_builds(dev.workspace.refs(), dev.repo, dev.trust(), signed.record.source):
+            if each.signed.id == signed.id and each.lack is not None:
+                console.note(f"note: pending: {each.lack.why or each.lack}")
         console.result(build=signed.id.oid, source=signed.record.source, tree_sha256=signed.record.tree_sha256, ref=ref)
 
 
@@ -78,7 +81,7 @@ def make_build(dev: Developer, trust: TrustChain, source: ObjectId) -> Signed[Bu
         trust.newest,
         taken,
         provenance,
-        candidates=find_builds(dev.workspace.refs(), dev.repo, trust, source),
+        candidates=(each.signed for each in walk_builds(dev.workspace.refs(), dev.repo, trust, source)),
         who=who,
         sign=dev.signer.sign,
     )

@@ -318,7 +318,7 @@ class _Pull:
     def check_out(self, release: ChainedRelease) -> None:
         """The files of a release whose records are in the home."""
         self._fetch_files(release)
-        prepared = prepare(self._home, self._quarantine.repository, release)
+        prepared = prepare(self._home, self._quarantine.repository, release, starting=False)
         self._quarantine.adopt()
         self._home.point(self._home.releases / str(release.entry), f"../builds/{prepared.build.oid}")
 
@@ -357,7 +357,7 @@ class _Pull:
         self._fetch_files(release)
         self._progress(f"checking out {release.entry}")
         try:
-            verified = prepare(self._home, self._quarantine.repository, release)
+            verified = prepare(self._home, self._quarantine.repository, release, starting=False)
         except Refused as refusal:
             raise _NotThese({release.entry: Refusal.of(refusal)}) from None
         self._adopt(trust, [each.release for each in verdicts if each.release and each.entry <= release.entry])

@@ -1,81 +1,40 @@
 """Objects read in pieces: found in loose files and packs, and sized before anything of them is inflated.
 
-`ObjectReader` does not hash what it reads: its callers do, while they use it, with `BlobHash`. Big objects
-are never in memory whole, but for those that a pack holds as a delta: up to `MAX_DELTA`, with its base beside
-it.
+`ObjectReader` does not hash what it reads: its callers do, while they use it. Big objects are never in memory whole,
+but for those that a pack holds as a delta: up to `MAX_DELTA`, with its base beside it.
+
+What is read here was hashed when it came in, inflated by zlib, so ISA-L's faster inflate reads no stranger's bytes
+first (`gitrel.store.packfile` does).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, cast
 
 from dulwich.object_store import DiskObjectStore
 from dulwich.pack import Pack
+from isal import isal_zlib
 
-from gitrel.errors import LocalStateError, NotFound
-from gitrel.format.tree import Mode, Node
-from gitrel.ids import Kind, ObjectFormat, ObjectId, Sha256
+from gitrel.errors import FormatError, LocalStateError, NotFound
+from gitrel.ids import Kind, ObjectId
+from gitrel.store.delta import read_sizes
+from gitrel.store.packfile import OFS_DELTA, REF_DELTA, read_distance, read_type_and_size
 from gitrel.store.repository import Repository
 
 PIECE = 256 * 1024  # bytes; how much of a big object is in memory at a time
+WHOLE = 4 * 1024 * 1024  # bytes; what is bigger is read and written in pieces
 MAX_DELTA = 512 * 1024 * 1024  # bytes; git deltifies nothing above it (core.bigFileThreshold, git-config(1))
-THREADS = min(4, len(os.sched_getaffinity(0)))  # hashing, deflating and the disk run outside Python's lock
 NUMBERS = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 
+_ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stubs take the class for an instance
 _KINDS = {number: kind for kind, number in NUMBERS.items()}
-_HEAD = 512  # bytes; holds an object's header, its base's id, and the zlib stream's first 32 bytes of data
-_OFS_DELTA, _REF_DELTA = 6, 7
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def in_order(batches: Iterable[T], work: Callable[[T], R]) -> Generator[R, None, None]:
-    """`map(work, batches)` in threads: results in order, a few batches ahead of the consumer and no more.
-
-    Close it (`contextlib.closing`) if it may not be exhausted; closing waits for the threads.
-    """
-    pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for batch in batches:
-                pending.append(pool.submit(work, batch))
-                if len(pending) > THREADS + 1:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-class BlobHash:
-    """Both ids of a blob of known size, fed in pieces."""
-
-    __slots__ = ("_git", "_sha256")
-
-    def __init__(self, size: int, fmt: ObjectFormat) -> None:
-        header = b"blob %d\0" % size
-        self._sha256 = hashlib.sha256(header)
-        self._git = None if fmt is ObjectFormat.SHA256 else hashlib.sha1(header, usedforsecurity=False)
-
-    def update(self, data: bytes) -> None:
-        self._sha256.update(data)
-        if self._git is not None:
-            self._git.update(data)
-
-    def node(self, mode: Mode) -> Node:
-        sha256 = self._sha256.hexdigest()
-        return Node(mode, ObjectId(self._git.hexdigest() if self._git is not None else sha256), Sha256(sha256))
+_HEAD = 32  # bytes; holds an object's type, its size, and the distance of a delta's base
+_DELTA_HEAD = 512  # and its base's id, and the first 32 bytes of the delta
 
 
 def packs_of(store: DiskObjectStore) -> list[Pack]:
@@ -94,21 +53,61 @@ def offset_of(pack: Pack, oid: ObjectId) -> int | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An object found but not read. `kind` is None for a delta: it is known when the object is read."""
+class _OpenPack(NamedTuple):
+    pack: Pack
+    fd: int
+
+
+class Stored(NamedTuple):
+    """An object found but not read. `kind` is None for a delta: it is known when the object is read.
+
+    `pack` and `offset` say where it is in a pack, `path` where it is loose; `body` is where deflated data begins, or
+    how long the header in it is.
+    """
 
     oid: ObjectId
     kind: Kind | None
     size: int
-    _read: Callable[[], tuple[Kind, Iterator[bytes]]]
+    pack: _OpenPack | None
+    offset: int
+    body: int
+    path: Path | None = None
+
+    @property
+    def fd(self) -> int:
+        """Its pack's, -1 for a loose object."""
+        return self.pack.fd if self.pack is not None else -1
 
     def read(self) -> tuple[Kind, Iterator[bytes]]:
         """The kind, and the data in pieces of at most `PIECE` bytes; a delta's result comes in one.
 
         Raises `LocalStateError`, also while iterating, for bytes that cannot be read or do not have the size.
         """
-        return self._read()
+        if self.pack is None:
+            return self._kind(), _inflate(self, _file_slices(self))
+        if self.kind is None:
+            return _read_delta(self.oid, self.size, self.pack.pack)
+        return self.kind, _inflate(self, _slices(self.pack.fd, self.body, self.size))
+
+    def whole(self, room: int | None = None) -> tuple[Kind, bytes]:
+        """The kind and all the data. It is in the next `room` bytes of its pack, if the caller knows that much."""
+        if self.pack is None or self.kind is None:
+            kind, pieces = self.read()
+            return kind, b"".join(pieces)
+        stream, bound = isal_zlib.decompressobj(), _bound(self.size)
+        try:
+            raw = os.pread(self.pack.fd, bound if room is None else min(room, bound), self.body)
+            data = stream.decompress(raw, self.size + 1)
+        except (_ISAL_ERROR, OSError) as error:
+            raise LocalStateError("damaged object", where=self.oid, why=str(error)) from error
+        if len(data) == self.size and stream.eof:
+            return self.kind, data
+        return self.kind, b"".join(_inflate(self, _slices(self.pack.fd, self.body, self.size)))
+
+    def _kind(self) -> Kind:
+        if self.kind is None:
+            raise LocalStateError("a loose object without a kind", where=self.oid)
+        return self.kind
 
 
 class ObjectReader:
@@ -120,14 +119,14 @@ class ObjectReader:
     def __init__(self, repo: Repository) -> None:
         self._raw_length = repo.format.raw_length
         self._folders: list[Path] = []
-        self._packs: list[tuple[Pack, int]] = []
+        self._packs: list[_OpenPack] = []
         with contextlib.ExitStack() as opened:
             for store in _stores(repo.packs, opened):
                 self._folders.append(Path(os.fsdecode(store.path)))
                 for pack in packs_of(store):
                     fd = _open_pack(pack)
                     opened.callback(os.close, fd)
-                    self._packs.append((pack, fd))
+                    self._packs.append(_OpenPack(pack, fd))
             self._opened = opened.pop_all()
 
     def __enter__(self) -> ObjectReader:
@@ -138,13 +137,13 @@ class ObjectReader:
 
     def find(self, oid: ObjectId) -> Stored:
         """Raises `NotFound`, `LocalStateError` for one that is damaged at first sight."""
-        for pack, fd in self._packs:
-            at = offset_of(pack, oid)
+        for pack in self._packs:
+            at = offset_of(pack.pack, oid)
             if at is not None:
                 try:
-                    return self._packed(oid, pack, fd, at)
-                except (IndexError, zlib.error, OSError) as error:
-                    where = os.fspath(pack.data.path)
+                    return self._packed(oid, pack, at)
+                except (IndexError, FormatError, zlib.error, OSError) as error:
+                    where = os.fspath(pack.pack.data.path)
                     raise LocalStateError("damaged pack", where=where, why=str(error)) from error
         for folder in self._folders:
             stored = _find_loose(oid, folder / oid[:2] / oid[2:])
@@ -152,22 +151,21 @@ class ObjectReader:
                 return stored
         raise NotFound("no such object", where=oid)
 
-    def _packed(self, oid: ObjectId, pack: Pack, fd: int, start: int) -> Stored:
-        head = os.pread(fd, _HEAD, start)
-        number, size, at = _read_object_header(head)
+    def _packed(self, oid: ObjectId, pack: _OpenPack, start: int) -> Stored:
+        head = os.pread(pack.fd, _HEAD, start)
+        number, size, at = read_type_and_size(head)
+        if size >= 2**63:
+            raise IndexError("a size of over 63 bits")
         if number in _KINDS:
-            kind, start = _KINDS[number], start + at
-            return Stored(oid, kind, size, lambda: (kind, _inflate(oid, size, _slices(fd, start, size))))
-        if number == _OFS_DELTA:
-            while head[at] & 0x80:
-                at += 1
-            at += 1
-        elif number == _REF_DELTA:
+            return Stored(oid, _KINDS[number], size, pack, start, start + at)
+        if number == OFS_DELTA:
+            _, at = read_distance(head, at)
+        elif number == REF_DELTA:
             at += self._raw_length
         else:
             raise IndexError(f"object of type {number}")
-        size = _delta_result(zlib.decompressobj().decompress(head[at:], 32))
-        return Stored(oid, None, size, lambda: _read_delta(oid, size, pack))
+        delta = zlib.decompressobj().decompress(os.pread(pack.fd, _DELTA_HEAD, start + at), 32)
+        return Stored(oid, None, read_sizes(delta)[1], pack, start, start + at)
 
 
 def _stores(own: DiskObjectStore, opened: contextlib.ExitStack, depth: int = 0) -> Iterator[DiskObjectStore]:
@@ -189,34 +187,6 @@ def _open_pack(pack: Pack) -> int:
         raise LocalStateError("cannot open a pack", where=os.fspath(pack.data.path), why=str(error)) from error
 
 
-def _read_object_header(head: bytes) -> tuple[int, int, int]:
-    """The type's number, the size, and where the header ends. Raises `IndexError`."""
-    byte = head[0]
-    number, size, shift, at = byte >> 4 & 7, byte & 15, 4, 1
-    while byte & 0x80:
-        byte = head[at]
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        at += 1
-    if size >= 2**63:
-        raise IndexError("a size of over 63 bits")
-    return number, size, at
-
-
-def _delta_result(delta: bytes) -> int:
-    """A delta begins with the size of its base and the size of its result, in groups of 7 bits."""
-    at = size = 0
-    for _ in range(2):
-        size = shift = 0
-        while True:
-            size |= (delta[at] & 0x7F) << shift
-            shift += 7
-            at += 1
-            if not delta[at - 1] & 0x80:
-                break
-    return size
-
-
 def _read_delta(oid: ObjectId, size: int, pack: Pack) -> tuple[Kind, Iterator[bytes]]:
     if size > MAX_DELTA:
         raise LocalStateError("delta too big", where=oid, why=f"{size} bytes; git makes none above {MAX_DELTA}")
@@ -232,18 +202,24 @@ def _read_delta(oid: ObjectId, size: int, pack: Pack) -> tuple[Kind, Iterator[by
     return _KINDS[number], iter((data,))
 
 
+def _bound(size: int) -> int:
+    """What `size` bytes deflate to at most, by any deflater (deflateBound() in zlib)."""
+    return size + (size >> 8) + 64
+
+
 def _slices(fd: int, at: int, size: int) -> Iterator[bytes]:
-    """The deflated bytes from `at` on. Slices reach little past a small object: zlib copies the rest."""
-    step = min(PIECE // 4, size + (size >> 8) + 64)
+    """The deflated bytes from `at` on. Slices reach little past a small object: what is behind a stream is copied."""
+    step = min(PIECE // 4, _bound(size))
     while piece := os.pread(fd, step, at):
         yield piece
         at += len(piece)
 
 
-def _inflate(oid: ObjectId, size: int, deflated: Iterator[bytes], *, header: int = 0) -> Iterator[bytes]:
-    """The `size` bytes of one zlib stream, in pieces. A loose object's begins with its header and is all."""
-    stream = zlib.decompressobj()
-    left, skip = size + header, header
+def _inflate(stored: Stored, deflated: Iterator[bytes]) -> Iterator[bytes]:
+    """The object's bytes from one zlib stream, in pieces. A loose object's begins with its header and is all."""
+    header = stored.body if stored.pack is None else 0
+    stream = isal_zlib.decompressobj()
+    left, skip = stored.size + header, header
     try:
         for source in deflated:
             for data in _stream_on(stream, source):
@@ -256,13 +232,13 @@ def _inflate(oid: ObjectId, size: int, deflated: Iterator[bytes], *, header: int
             if stream.eof or left < 0:
                 break
         whole = stream.eof and left == 0 and not (header and (stream.unused_data or any(deflated)))
-    except (zlib.error, OSError) as error:
-        raise LocalStateError("damaged object", where=oid, why=str(error)) from error
+    except (_ISAL_ERROR, OSError) as error:
+        raise LocalStateError("damaged object", where=stored.oid, why=str(error)) from error
     if not whole:
-        raise LocalStateError("damaged object", where=oid, why=f"it is not {size} bytes, as its header says")
+        raise LocalStateError("damaged object", where=stored.oid, why=f"it is not {stored.size} bytes, as it says")
 
 
-def _stream_on(stream: zlib._Decompress, source: bytes) -> Iterator[bytes]:
+def _stream_on(stream: isal_zlib.Decompress, source: bytes) -> Iterator[bytes]:
     """What `source` inflates to; a full piece may leave more inside zlib, also when all input is used up."""
     while True:
         data = stream.decompress(source, PIECE)
@@ -283,11 +259,10 @@ def _find_loose(oid: ObjectId, path: Path) -> Stored | None:
     kind, _, size = head.decode("latin-1").partition(" ")
     if not nul or kind not in NUMBERS or not size.isdecimal() or not size.isascii() or str(int(size)) != size:
         raise LocalStateError("damaged loose object", where=str(path), why="not an object's header")
-    length, header = int(size), len(head) + 1
-    return Stored(oid, kind, length, lambda: (kind, _inflate(oid, length, _file_slices(path), header=header)))
+    return Stored(oid, kind, int(size), None, 0, len(head) + 1, path)
 
 
-def _file_slices(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
+def _file_slices(stored: Stored) -> Iterator[bytes]:
+    with open(stored.path or "", "rb") as file:
         while piece := file.read(PIECE // 4):
             yield piece

@@ -5,7 +5,7 @@
 - The order is pack, fsync; index, fsync; rename pack, rename index, fsync folder. Killed in between, it
   leaves `tmp_gitrel_*` files, removed by the next writer once they are an hour old (`git prune` takes them
   too), or a pack without index, which git ignores, and which the next run over the same input completes.
-- The same objects in the same order give the same file under the same zlib.
+- The same objects in the same order give the same file under the same version of ISA-L.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ import os
 import secrets
 import stat
 import struct
+import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dulwich.pack import write_pack_index_v2
+from isal import isal_zlib
 
 from gitrel.errors import LocalStateError
 from gitrel.ids import Kind, ObjectId
 from gitrel.store.durable import disk_error, make_folders, sync_folder
 from gitrel.store.objects import NUMBERS, PIECE, offset_of, packs_of
+from gitrel.store.packfile import entry_header, write_index
 from gitrel.store.repository import Repository
 
-_LEVEL = 1
+_LEVEL = 2  # of 0 to 3: a fifth of the time of zlib's level 1, and no bigger (docs/dependencies.md)
 _STALE = 3600  # seconds
 _TEMPORARY = "tmp_gitrel_"
 
@@ -42,30 +44,40 @@ class Deflated(NamedTuple):
     crc: int
 
 
+class Spooled(NamedTuple):
+    """The same of a big object, in a file without a name; `PackWriter.put` closes it."""
+
+    entry: BinaryIO
+    crc: int
+
+
 def deflate(kind: Kind, data: bytes) -> Deflated:
-    entry = _object_header(kind, len(data)) + zlib.compress(data, _LEVEL)
+    entry = entry_header(NUMBERS[kind], len(data)) + isal_zlib.compress(data, _LEVEL)
     return Deflated(entry, zlib.crc32(entry))
 
 
 class PackWriter:
     """A new pack. Use it as a context manager: what `finish` has not published is gone afterwards.
 
-    `lacks` may be asked from any thread, the rest from one. Every method raises `LocalStateError`.
+    `lacks` and `spool` may be called from any thread, the rest from one. Every method raises `LocalStateError`.
     """
 
     def __init__(self, repo: Repository) -> None:
         self._repo = repo
         self._folder = repo.objects / "pack"
         self._known = _Known(repo)
-        self._entries: dict[ObjectId, tuple[int, int]] = {}
+        self._entries: dict[bytes, tuple[int, int]] = {}  # raw id -> offset, CRC-32
         self._stem = f"{_TEMPORARY}{secrets.token_hex(8)}"
         self._file: BinaryIO | None = None
+        self._spools = contextlib.ExitStack()
         self._at = 0
 
     def __enter__(self) -> PackWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(OSError):  # flushing into a full disk; nobody will read them
+            self._spools.close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # flushing into a full disk; the file goes anyway
                 self._file.close()
@@ -75,7 +87,7 @@ class PackWriter:
 
     def lacks(self, oid: ObjectId) -> bool:
         """Whether the object is neither in the repository nor in this pack yet."""
-        return oid not in self._entries and oid not in self._known
+        return oid.raw not in self._entries and oid not in self._known
 
     def add(self, kind: Kind, data: bytes) -> ObjectId:
         """Put an object in, unless it is known; its id."""
@@ -84,13 +96,28 @@ class PackWriter:
             self.put(oid, deflate(kind, data))
         return oid
 
-    def put(self, oid: ObjectId, deflated: Deflated) -> None:
+    def spool(self, kind: Kind, size: int, pieces: Iterable[bytes]) -> Spooled:
+        """Deflate an object that is too big for memory, for `put`."""
+        make_folders(self._folder)
+        crc = 0
+        try:
+            made = tempfile.TemporaryFile(dir=self._folder, prefix=_TEMPORARY)  # noqa: SIM115  (closed by `__exit__`)
+            file = self._spools.enter_context(made)
+            for part in _deflated_parts(kind, size, pieces):
+                file.write(part)
+                crc = zlib.crc32(part, crc)
+            file.seek(0)
+        except OSError as error:
+            raise disk_error(error, self._folder) from error
+        return Spooled(file, crc)
+
+    def put(self, oid: ObjectId, made: Deflated | Spooled) -> None:
         """Append an object whose id the caller computed. A second copy is dropped."""
-        if oid in self._entries:
+        if isinstance(made, Deflated):
+            self._put(oid, (made.entry,), made.crc)
             return
-        start = self._begin()
-        self._append(deflated.entry)
-        self._entries[oid] = (start, deflated.crc)
+        with made.entry as file:
+            self._put(oid, iter(lambda: file.read(PIECE), b""), made.crc)
 
     def put_pieces(self, oid: ObjectId, kind: Kind, size: int, pieces: Iterable[bytes]) -> None:
         """Append an object in pieces that add up to `size` bytes and hash to `oid`; both are the caller's
@@ -98,14 +125,16 @@ class PackWriter:
 
         A caller that finds its promise broken leaves the context: then nothing is published.
         """
-        if oid in self._entries:
+        self.put(oid, self.spool(kind, size, pieces))
+
+    def _put(self, oid: ObjectId, parts: Iterable[bytes], crc: int) -> None:
+        raw = oid.raw
+        if raw in self._entries:
             return
-        start, crc = self._begin(), 0
-        stream = zlib.compressobj(_LEVEL)
-        for part in _deflated_parts(_object_header(kind, size), stream, pieces):
+        start = self._begin()
+        for part in parts:
             self._append(part)
-            crc = zlib.crc32(part, crc)
-        self._entries[oid] = (start, crc)
+        self._entries[raw] = (start, crc)
 
     def finish(self) -> Path | None:
         """Publish the pack, durably, and return its path; None if there was nothing to write."""
@@ -113,7 +142,7 @@ class PackWriter:
             return None
         try:
             checksum = self._seal(self._file)
-            self._write_index(checksum)
+            write_index(self._aside(".idx"), self._entries, checksum, self._repo.format)
             final = self._folder / f"pack-{checksum.hex()}"
             self._publish(final.with_suffix(".pack"), final.with_suffix(".idx"))
         except OSError as error:
@@ -136,13 +165,6 @@ class PackWriter:
         os.fsync(file.fileno())
         file.close()
         return digest.digest()
-
-    def _write_index(self, checksum: bytes) -> None:
-        entries = sorted((oid.raw, start, crc) for oid, (start, crc) in self._entries.items())
-        with open(_create(self._aside(".idx")), "wb", buffering=1 << 16) as file:
-            write_pack_index_v2(file, entries, checksum)
-            file.flush()
-            os.fsync(file.fileno())
 
     def _publish(self, pack: Path, index: Path) -> None:
         os.rename(self._aside(".pack"), pack)
@@ -194,22 +216,12 @@ def _remove_stale(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def _deflated_parts(header: bytes, stream: zlib._Compress, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    yield header
+def _deflated_parts(kind: Kind, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    stream = isal_zlib.compressobj(_LEVEL)
+    yield entry_header(NUMBERS[kind], size)
     for piece in pieces:
         yield stream.compress(piece)
     yield stream.flush()
-
-
-def _object_header(kind: Kind, size: int) -> bytes:
-    """Three bits of type, then the size in little-endian groups of 4, 7, 7, … bits (gitformat-pack(5))."""
-    byte, size = NUMBERS[kind] << 4 | size & 15, size >> 4
-    header = bytearray()
-    while size:
-        header.append(byte | 0x80)
-        byte, size = size & 0x7F, size >> 7
-    header.append(byte)
-    return bytes(header)
 
 
 class _Known:

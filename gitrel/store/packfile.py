@@ -53,10 +53,10 @@ class PackFile:
         """An object's type, where it is, and a delta's base: an offset or a raw id. Raises `FormatError`."""
         head = self.read(offset, 2 * _MAX_SIZE_BYTES + self._format.raw_length)
         try:
-            number, size, at = _read_size(head)
+            number, size, at = read_type_and_size(head)
             base: int | bytes | None = None
             if number == OFS_DELTA:
-                back, at = _read_distance(head, at)
+                back, at = read_distance(head, at)
                 base = offset - back
                 if not 12 <= base < offset:
                     raise FormatError("a delta's base is outside the pack")
@@ -106,7 +106,8 @@ def _decompress(stream: zlib._Decompress, data: bytes, ceiling: int) -> bytes:
         raise FormatError("an object's data is damaged", why=str(error)) from None
 
 
-def _read_size(head: bytes) -> tuple[int, int, int]:
+def read_type_and_size(head: bytes) -> tuple[int, int, int]:
+    """An object's type, its size, and where that ends. Raises `FormatError`, or `IndexError` if `head` is cut short."""
     number, size, shift, at = head[0] >> 4 & 7, head[0] & 15, 4, 1
     while head[at - 1] & 0x80:
         if at > _MAX_SIZE_BYTES:
@@ -117,7 +118,8 @@ def _read_size(head: bytes) -> tuple[int, int, int]:
     return number, size, at
 
 
-def _read_distance(head: bytes, at: int) -> tuple[int, int]:
+def read_distance(head: bytes, at: int) -> tuple[int, int]:
+    """How far before a delta its base begins, and where that ends. Raises as `read_type_and_size`."""
     value, end = head[at] & 0x7F, at + 1
     while head[end - 1] & 0x80:
         if end - at > _MAX_SIZE_BYTES:

@@ -1,8 +1,9 @@
 """A folder read by descriptors, hashed, and handed to a sink; the engine below `snapshot` and `hash_folder`.
 
 Nothing is followed: the top folder and every folder below it are opened with O_NOFOLLOW, relative to the one
-above. Files are read, hashed and deflated in threads, a batch at a time, and results are taken in the order
-of the walk, so that memory does not grow with the folder and what the sink gets is the same each time.
+above. One thread walks, reads what is small, and takes results; others read, hash and deflate what is big. Results
+are taken in the order of the walk, so what the sink gets is the same each time, and how far the others may be ahead
+is bounded in bytes. A file over `WHOLE` is hashed first and deflated in a second pass, into a file, if it is new.
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ import contextlib
 import os
 import re
 import stat
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gitrel.errors import BuildFailed, FormatError
-from gitrel.format.tree import Mode, Node, TreeEntry, check_name, directory_node, encode_tree, parse_tree
+from gitrel.format.tree import Mode, Node, TreeEntry, check_name, encode_tree, parse_tree
 from gitrel.ids import Kind, ObjectFormat, ObjectId
-from gitrel.store.objects import PIECE, BlobHash, in_order
-from gitrel.store.pack import Deflated, deflate
+from gitrel.store.descent import Descent, Folder, open_folder
+from gitrel.store.objects import PIECE, WHOLE
+from gitrel.store.pack import Deflated, Spooled, deflate
+from gitrel.store.threads import HEAVY, Share, in_order
+from gitrel.store.twin import Child, Ids, ObjectHash, child, ids_of, tree_of
 
-WHOLE = 4 * 1024 * 1024  # bytes; a bigger file is hashed in pieces, and deflated in a second pass if it is new
-
-_BATCH_FILES = 64  # also bounds the folders that are open at a time
-_BATCH_BYTES = 1024 * 1024
+_SHARE = 1024 * 1024  # bytes that are read and taken at a time
+_AHEAD = 32 * _SHARE  # what was read and is not taken yet
+_STEP = 8192  # bytes; what one file counts beside its content, in a share and in memory
 _NOTES = 100
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$) *(?:[.:].*)?", re.I | re.S)
 _ANY = {fmt: ObjectId("0" * 2 * fmt.raw_length) for fmt in ObjectFormat}
@@ -57,19 +60,18 @@ class TreeLimits:
 
 
 class Sink(Protocol):
-    """Where the objects go; `PackWriter` is one."""
+    """Where the objects go; `PackWriter` is one. `lacks` and `spool` are called from several threads."""
 
     def lacks(self, oid: ObjectId) -> bool: ...
-    def add(self, kind: Kind, data: bytes) -> ObjectId: ...
-    def put(self, oid: ObjectId, deflated: Deflated) -> None: ...
-    def put_pieces(self, oid: ObjectId, kind: Kind, size: int, pieces: Iterator[bytes]) -> None: ...
+    def spool(self, kind: Kind, size: int, pieces: Iterator[bytes]) -> Spooled: ...
+    def put(self, oid: ObjectId, made: Deflated | Spooled) -> None: ...
 
 
 @contextlib.contextmanager
 def open_top(folder: Path) -> Iterator[int]:
     """The folder's descriptor; `folder` itself may not be a link. Raises `BuildFailed`."""
     try:
-        fd = os.open(folder, _FOLDER)
+        fd = open_folder(folder)
     except OSError as error:
         raise _unreadable(error, str(folder)) from error
     try:
@@ -78,31 +80,27 @@ def open_top(folder: Path) -> Iterator[int]:
         os.close(fd)
 
 
-@dataclass(slots=True, eq=False)
-class _Folder:
-    fd: int
-    name: str
-    path: str  # relative to the top, which is ""
-    depth: int
-    above: _Folder | None
-    children: dict[str, Node] = field(default_factory=dict)
+class _Folder(Folder):
+    __slots__ = ("children", "length")
+
+    def __init__(self, name: bytes, above: _Folder | None = None) -> None:
+        super().__init__(os.fsdecode(name), above)
+        self.children: list[Child] = []
+        self.length: int = above.length + len(name) + 1 if above is not None else 0  # of its path, and a slash
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Leaf(NamedTuple):
     folder: _Folder
-    name: str
-    path: str
+    name: bytes
     info: os.stat_result
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A step that a thread has done. `deflated` is there if the blob is new and small enough to be held."""
+class _Read(NamedTuple):
+    """A file or link that was read. `made` is there if the blob is new."""
 
-    step: _Leaf | _Folder
-    node: Node | None = None
-    deflated: Deflated | None = None
+    leaf: _Leaf
+    ids: Ids
+    made: Deflated | Spooled | None = None
 
 
 class FolderReading:
@@ -121,16 +119,17 @@ class FolderReading:
         sink: Sink | None,
         *,
         limits: TreeLimits,
-        excluded: Callable[[str], object] = lambda _path: False,
+        excluded: Callable[[str], object] | None = None,
         skip_git: bool = False,
         checkout: bool = False,
     ) -> None:
         self._top, self._where, self._format, self._sink = top, where, fmt, sink
         self._excluded = excluded
         self._limits, self._skip_git, self._checkout = limits, skip_git, checkout
-        self._open: set[int] = set()
         self._entries = self.files = self.size = 0
         self._said: list[str] = []
+        self._local = threading.local()
+        self._opened = contextlib.ExitStack()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -139,201 +138,236 @@ class FolderReading:
 
     def run(self) -> Node:
         """The folder's ids. Raises `BuildFailed`, naming the path; what the sink raises."""
-        try:
-            with contextlib.closing(in_order(self._batches(), self._read_batch)) as results:
-                node = None
-                for done in results:
-                    for read in done:
-                        node = self._take(read)
-        finally:
-            for fd in self._open:
-                os.close(fd)
-        if node is None:
+        ids = None
+        shares = in_order(self._shares(), self._read_all, ahead=_AHEAD)
+        with self._opened, contextlib.closing(shares):
+            for share, heavy, light in shares:
+                reads = {True: iter(heavy), False: iter(light)}
+                for step in share.steps:
+                    ids = self._leave(step) if isinstance(step, _Folder) else self._take(next(reads[_is_heavy(step)]))
+        if ids is None:
             raise BuildFailed("the walk ended early", where=self._where)
-        return node
+        return ids.node()
 
-    def _batches(self) -> Iterator[list[_Leaf | _Folder]]:
-        batch: list[_Leaf | _Folder] = []
-        size = 0
-        for step in self._walk():
-            batch.append(step)
-            if isinstance(step, _Leaf):
-                size += step.info.st_size
-            if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        yield batch
+    def _shares(self) -> Iterator[Share[_Leaf | _Folder]]:
+        share = Share[_Leaf | _Folder]([], [], [], 0)
+        size = cost = 0
+        with self._descent() as descent:
+            for step in self._walk(descent):
+                share.steps.append(step)
+                size += _STEP
+                if isinstance(step, _Leaf):
+                    (share.heavy if _is_heavy(step) else share.light).append(step)
+                    size += step.info.st_size
+                    cost += min(step.info.st_size, WHOLE)
+                if size >= _SHARE:
+                    yield share._replace(cost=cost + _STEP * len(share.steps))
+                    share, size, cost = Share([], [], [], 0), 0, 0
+        yield share
 
-    def _walk(self) -> Iterator[_Leaf | _Folder]:
+    def _descent(self) -> Descent:
+        try:
+            return Descent(self._top)
+        except OSError as error:
+            raise _unreadable(error, self._where) from error
+
+    def _walk(self, descent: Descent) -> Iterator[_Leaf | _Folder]:
         """Leaves in the order of their names' bytes; a folder comes when everything in it has come."""
-        top = self._enter(None, "", "")
-        stack = [(top, self._entries_of(top))]
+        top = _Folder(b"")
+        stack = [(top, self._names_in(top, descent))]
         while stack:
-            folder, entries = stack[-1]
-            entry = next(entries, None)
-            if entry is None:
+            folder, names = stack[-1]
+            name = next(names, None)
+            if name is None:
                 stack.pop()
                 yield folder
                 continue
-            path = f"{folder.path}/{entry.name}" if folder.path else entry.name
             try:
-                info = entry.stat(follow_symlinks=False)
+                info = os.stat(name, dir_fd=descent.to(folder), follow_symlinks=False)
             except OSError as error:
-                raise _unreadable(error, self._full(path)) from error
-            self._check_entry(folder, path, info)
+                raise self._failed(error, folder, name) from error
             if stat.S_ISDIR(info.st_mode):
-                below = self._enter(folder, entry.name, path)
-                stack.append((below, self._entries_of(below)))
+                self._check_folder(folder, name)
+                below = _Folder(name, folder)
+                stack.append((below, self._names_in(below, descent)))
             else:
-                yield _Leaf(folder, entry.name, path, info)
+                self._check_file(folder, name, info)
+                yield _Leaf(folder, name, info)
 
-    def _enter(self, above: _Folder | None, name: str, path: str) -> _Folder:
+    def _names_in(self, folder: _Folder, descent: Descent) -> Iterator[bytes]:
         try:
-            fd = os.open(name, _FOLDER, dir_fd=above.fd) if above else os.open(".", _FOLDER, dir_fd=self._top)
+            names = sorted(map(os.fsencode, os.listdir(descent.to(folder))))
         except OSError as error:
-            raise _unreadable(error, self._full(path)) from error
-        self._open.add(fd)
-        return _Folder(fd, name, path, above.depth + 1 if above else 0, above)
-
-    def _entries_of(self, folder: _Folder) -> Iterator[os.DirEntry[str]]:
-        try:
-            with os.scandir(folder.fd) as found:
-                entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            raise _unreadable(error, self._full(folder.path)) from error
-        prefix = f"{folder.path}/" if folder.path else ""
+            raise self._failed(error, folder) from error
+        prefix = f"{folder.path()}/" if folder.above is not None else ""
         kept = []
-        for entry in entries:
-            if self._excluded(prefix + entry.name):
+        for name in names:
+            text = os.fsdecode(name)
+            if self._excluded is not None and self._excluded(prefix + text):
                 continue
-            if entry.name == ".git" and self._skip_git:
+            if name == b".git" and self._skip_git:
                 self._said.append(f"{prefix}.git is left out: git's own folders are never stored")
                 continue
             try:
-                check_name(os.fsencode(entry.name))
+                check_name(name)
             except FormatError as error:
-                raise BuildFailed(error.what, where=self._full(prefix + entry.name), why=error.why) from None
-            kept.append(entry)
-        self._said += _odd_names(prefix, [entry.name for entry in kept])
+                raise BuildFailed(error.what, where=self._full(folder, name), why=error.why) from None
+            kept.append(name)
+        self._said += _odd_names(prefix, [name.decode() for name in kept])
         return iter(kept)
 
-    def _check_entry(self, folder: _Folder, path: str, info: os.stat_result) -> None:
-        kind, limits = stat.S_IFMT(info.st_mode), self._limits
-        if kind in _SPECIAL:
-            raise BuildFailed(f"is a {_SPECIAL[kind]}", where=self._full(path), why="a tree holds files and links")
-        name = path.rpartition("/")[2]
-        if kind == stat.S_IFLNK:
-            self._check_link(name, path)
-        if not self._checkout and kind == stat.S_IFDIR and name.lower() in (".gitattributes", ".gitmodules"):
-            raise BuildFailed("is a folder", where=self._full(path), why="git-fsck(1) takes it for an error")
-        if self._checkout and kind == stat.S_IFREG and info.st_mode & 0o7000:
-            raise BuildFailed("has a set-user-id, set-group-id or sticky bit", where=self._full(path))
-        self._entries += 1
-        if kind != stat.S_IFDIR:
-            self.files += 1
-            self.size += info.st_size
-        for is_over, what in (
-            (self._entries > limits.entries, f"over {limits.entries} files and folders"),
-            (self.size > limits.total, f"over {limits.total} bytes in all"),
-            (kind != stat.S_IFDIR and info.st_size > limits.blob, f"over {limits.blob} bytes"),
-            (kind == stat.S_IFDIR and folder.depth >= limits.depth, f"over {limits.depth} folders deep"),
-            (len(os.fsencode(path)) > limits.path, f"path over {limits.path} bytes"),
-        ):
-            if is_over:
-                raise BuildFailed("too big to be stored", where=self._full(path), why=what)
+    def _check_folder(self, folder: _Folder, name: bytes) -> None:
+        if not self._checkout and name.lower() in (b".gitattributes", b".gitmodules"):
+            raise BuildFailed("is a folder", where=self._full(folder, name), why="git-fsck(1) takes it for an error")
+        if folder.depth >= self._limits.depth:
+            raise self._too_big(folder, name, f"over {self._limits.depth} folders deep")
+        self._count(folder, name)
 
-    def _check_link(self, name: str, path: str) -> None:
+    def _check_file(self, folder: _Folder, name: bytes, info: os.stat_result) -> None:
+        mode, size, limits = info.st_mode, info.st_size, self._limits
+        kind = stat.S_IFMT(mode)
+        if kind == stat.S_IFLNK:
+            self._check_link(folder, name)
+        elif kind != stat.S_IFREG:
+            what = f"is a {_SPECIAL.get(kind, 'file of an unknown kind')}"
+            raise BuildFailed(what, where=self._full(folder, name), why="a tree holds files and links")
+        elif self._checkout and mode & 0o7000:
+            raise BuildFailed("has a set-user-id, set-group-id or sticky bit", where=self._full(folder, name))
+        self.files += 1
+        self.size += size
+        if self.size > limits.total:
+            raise self._too_big(folder, name, f"over {limits.total} bytes in all")
+        if size > limits.blob:
+            raise self._too_big(folder, name, f"over {limits.blob} bytes")
+        self._count(folder, name)
+
+    def _count(self, folder: _Folder, name: bytes) -> None:
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise self._too_big(folder, name, f"over {self._limits.entries} files and folders")
+        if folder.length + len(name) > self._limits.path:
+            raise self._too_big(folder, name, f"path over {self._limits.path} bytes")
+
+    def _too_big(self, folder: _Folder, name: bytes, why: str) -> BuildFailed:
+        return BuildFailed("too big to be stored", where=self._full(folder, name), why=why)
+
+    def _check_link(self, folder: _Folder, name: bytes) -> None:
         """Some names are fine for a file and not for a link; the format's own parser says which."""
         try:
-            parse_tree(encode_tree([TreeEntry(Mode.SYMLINK, name, _ANY[self._format])]), self._format)
+            parse_tree(encode_tree([TreeEntry(Mode.SYMLINK, name.decode(), _ANY[self._format])]), self._format)
         except FormatError as error:
-            raise BuildFailed(error.what, where=self._full(path), why="git refuses it") from None
+            raise BuildFailed(error.what, where=self._full(folder, name), why="git refuses it") from None
 
-    def _read_batch(self, batch: list[_Leaf | _Folder]) -> list[_Read]:
-        return [self._read(step) if isinstance(step, _Leaf) else _Read(step) for step in batch]
+    def _read_all(self, leaves: list[_Leaf | _Folder]) -> list[_Read]:
+        descent = getattr(self._local, "descent", None)
+        if descent is None:
+            descent = self._local.descent = self._opened.enter_context(self._descent())
+        return [self._read(leaf, descent) for leaf in leaves if isinstance(leaf, _Leaf)]
 
-    def _read(self, leaf: _Leaf) -> _Read:
+    def _read(self, leaf: _Leaf, descent: Descent) -> _Read:
+        folder, name, info = leaf
         try:
-            if stat.S_ISLNK(leaf.info.st_mode):
-                data = os.readlink(os.fsencode(leaf.name), dir_fd=leaf.folder.fd)
-                return self._ready(leaf, Mode.SYMLINK, data)
-            mode = Mode.EXECUTABLE if leaf.info.st_mode & stat.S_IXUSR else Mode.FILE
-            if leaf.info.st_size <= WHOLE:
-                return self._ready(leaf, mode, b"".join(self._pieces(leaf)))
-            digest = BlobHash(leaf.info.st_size, self._format)
-            for piece in self._pieces(leaf):
-                digest.update(piece)
-            return _Read(leaf, digest.node(mode))
+            above = descent.to(folder)
+            if stat.S_ISLNK(info.st_mode):
+                data = os.readlink(name, dir_fd=above)
+            elif info.st_size > WHOLE:
+                return self._read_big(leaf, above)
+            else:
+                data = self._content(leaf, above)
         except OSError as error:
-            raise _unreadable(error, self._full(leaf.path)) from error
+            raise self._failed(error, folder, name) from error
+        ids = ids_of("blob", data, self._format)
+        if self._sink is None or not self._sink.lacks(ObjectId.from_raw(ids.oid)):
+            return _Read(leaf, ids)
+        return _Read(leaf, ids, deflate("blob", data))
 
-    def _ready(self, leaf: _Leaf, mode: Mode, data: bytes) -> _Read:
-        digest = BlobHash(len(data), self._format)
-        digest.update(data)
-        node = digest.node(mode)
-        if self._sink is None or not self._sink.lacks(node.oid):
-            return _Read(leaf, node)
-        return _Read(leaf, node, deflate("blob", data))
-
-    def _pieces(self, leaf: _Leaf) -> Iterator[bytes]:
+    def _content(self, leaf: _Leaf, above: int) -> bytes:
         """The file's bytes: exactly as many as the walk saw, of a file that is the same before and after."""
-        with open(os.open(leaf.name, _FILE, dir_fd=leaf.folder.fd), "rb", buffering=0) as file:
+        fd = os.open(leaf.name, _FILE, dir_fd=above)
+        try:
+            data = os.read(fd, leaf.info.st_size + 1)
+            if len(data) != leaf.info.st_size or _state(os.fstat(fd)) != _state(leaf.info):
+                raise self._changed(leaf)
+        finally:
+            os.close(fd)
+        return data
+
+    def _read_big(self, leaf: _Leaf, above: int) -> _Read:
+        size, sink = leaf.info.st_size, self._sink
+        digest = ObjectHash("blob", size, self._format)
+        for piece in self._pieces(leaf, above):
+            digest.update(piece)
+        ids = digest.ids()
+        if sink is None or not sink.lacks(ObjectId.from_raw(ids.oid)):
+            return _Read(leaf, ids)
+        return _Read(leaf, ids, sink.spool("blob", size, self._again(leaf, above, ids)))
+
+    def _again(self, leaf: _Leaf, above: int, ids: Ids) -> Iterator[bytes]:
+        digest = ObjectHash("blob", leaf.info.st_size, ObjectFormat.SHA256)  # one will do: the file was the same
+        try:
+            for piece in self._pieces(leaf, above):
+                digest.update(piece)
+                yield piece
+        except OSError as error:  # or it would be taken for one of the store's
+            raise self._failed(error, leaf.folder, leaf.name) from error
+        if digest.ids().sha256 != ids.sha256:
+            raise self._changed(leaf)
+
+    def _pieces(self, leaf: _Leaf, above: int) -> Iterator[bytes]:
+        """As `_content`, in pieces."""
+        with open(os.open(leaf.name, _FILE, dir_fd=above), "rb", buffering=0) as file:
             left = leaf.info.st_size
-            while piece := file.read(min(left + 1, WHOLE + 1 if leaf.info.st_size <= WHOLE else PIECE)):
+            while piece := file.read(min(left + 1, PIECE)):
                 left -= len(piece)
                 if left < 0:
                     break
                 yield piece
             if left or _state(os.fstat(file.fileno())) != _state(leaf.info):
-                raise _changed(self._full(leaf.path))
+                raise self._changed(leaf)
 
-    def _take(self, read: _Read) -> Node:
-        if isinstance(read.step, _Folder):
-            return self._leave(read.step)
-        leaf, node = read.step, read.node
-        if node is None:
-            raise BuildFailed("was not read", where=self._full(leaf.path))
-        leaf.folder.children[leaf.name] = node
-        if self._sink is not None and read.deflated is not None:
-            self._sink.put(node.oid, read.deflated)
-        elif self._sink is not None and leaf.info.st_size > WHOLE and self._sink.lacks(node.oid):
-            self._sink.put_pieces(node.oid, "blob", leaf.info.st_size, self._again(leaf, node))
-        return node
+    def _take(self, read: _Read) -> Ids:
+        leaf, ids, made = read
+        leaf.folder.children.append(child(_mode(leaf.info), leaf.name, ids))
+        if self._sink is not None and made is not None:
+            self._sink.put(ObjectId.from_raw(ids.oid), made)
+        return ids
 
-    def _again(self, leaf: _Leaf, node: Node) -> Iterator[bytes]:
-        digest = BlobHash(leaf.info.st_size, self._format)
-        try:
-            for piece in self._pieces(leaf):
-                digest.update(piece)
-                yield piece
-        except OSError as error:
-            raise _unreadable(error, self._full(leaf.path)) from error
-        if digest.node(node.mode) != node:
-            raise _changed(self._full(leaf.path))
+    def _leave(self, folder: _Folder) -> Ids:
+        raw, ids = tree_of(folder.children, self._format)
+        if self._sink is not None and self._sink.lacks(oid := ObjectId.from_raw(ids.oid)):
+            self._sink.put(oid, deflate("tree", raw))
+        folder.children.clear()
+        if isinstance(folder.above, _Folder):
+            folder.above.children.append(child(Mode.DIRECTORY, os.fsencode(folder.name), ids))
+        return ids
 
-    def _leave(self, folder: _Folder) -> Node:
-        raw, node = directory_node(folder.children, self._format)
-        if self._sink is not None:
-            self._sink.add("tree", raw)
-        if folder.above is not None:
-            folder.above.children[folder.name] = node
-        self._open.discard(folder.fd)
-        os.close(folder.fd)
-        return node
-
-    def _full(self, path: str) -> str:
+    def _full(self, folder: _Folder, name: bytes = b"") -> str:
         """A path for people; bytes that are no UTF-8 are escaped."""
+        path = folder.path(os.fsdecode(name))
         whole = f"{self._where}/{path}" if path else self._where
         return os.fsencode(whole).decode("utf-8", "backslashreplace")
+
+    def _failed(self, error: OSError, folder: _Folder, name: bytes = b"") -> BuildFailed:
+        return _unreadable(error, self._full(folder, name))
+
+    def _changed(self, leaf: _Leaf) -> BuildFailed:
+        where = self._full(leaf.folder, leaf.name)
+        return BuildFailed("changed while it was read", where=where, hint="stop what writes there, and try again")
+
+
+def _is_heavy(leaf: _Leaf) -> bool:
+    return leaf.info.st_size >= HEAVY
+
+
+def _mode(info: os.stat_result) -> Mode:
+    if stat.S_ISLNK(info.st_mode):
+        return Mode.SYMLINK
+    return Mode.EXECUTABLE if info.st_mode & stat.S_IXUSR else Mode.FILE
 
 
 def _state(info: os.stat_result) -> tuple[int, ...]:
     """What a change of a file's content or mode changes (inode(7)); setting back mtime still moves ctime."""
     return info.st_mode, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
-
-
-def _changed(where: str) -> BuildFailed:
-    return BuildFailed("changed while it was read", where=where, hint="stop what writes there, and try again")
 
 
 def _unreadable(error: OSError, where: str) -> BuildFailed:

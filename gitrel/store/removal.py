@@ -13,16 +13,10 @@ import stat
 from pathlib import Path
 
 from gitrel.errors import LocalStateError
+from gitrel.store.descent import open_folder
 from gitrel.store.durable import disk_error
 
 STAGING = ".tmp-"
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def open_folder(name: str | Path, above: int | None = None) -> int:
-    """A folder's descriptor; a link is not followed. Raises `OSError`."""
-    return os.open(name, _FOLDER, dir_fd=above)
 
 
 def remove_folder(path: Path) -> None:

@@ -2,36 +2,95 @@
 
 Both walk by descriptors and follow nothing. Both take a path or the descriptor of a folder that the caller
 has open, so that what is checked and what is run afterwards are one folder.
+
+A hard link that is made or removed moves a file's ctime, which is the one time that no system call sets, and from
+which a seal knows that nobody wrote. So the ctimes of files stand apart from all else, each beside its inode: when
+another checkout has come to share a file, and its bytes were hashed since, `Seal.moved` says the new one.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import os
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
-from gitrel.errors import BuildFailed, LocalStateError
+from gitrel.errors import BuildFailed, FormatError, LocalStateError
 from gitrel.format.tree import Node
 from gitrel.ids import ObjectFormat
+from gitrel.store.descent import open_folder
 from gitrel.store.reading import FolderReading, TreeLimits
-from gitrel.store.removal import open_folder
+from gitrel.store.writing import TICK
 
-_VERSION = b"gitrel seal 1\n"
+_VERSION = b"gitrel seal 2\n"
 _INODE = struct.Struct("<?IIIQqqq")  # on the top's device, mode, uid, gid, inode, size, mtime and ctime in ns
-_TICK = 20_000_000  # ns; over one tick of the clock that stamps inodes (current_time(), 10 ms at CONFIG_HZ=100)
 _MAX_DEPTH = 256  # a folder each is open
 
 
-def seal_folder(folder: Path | int) -> str:
-    """A SHA-256, in hex, over every entry's path, mode, owner, inode, size, mtime, ctime and link target.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What a folder's metadata was.
 
-    Whatever is added, removed, renamed, replaced, written or given other rights changes it, since each of
-    these moves a ctime, which no system call sets. Take it of a published checkout: renaming a folder counts.
+    `digest`: a SHA-256, in hex, over every entry's path, mode, owner, inode, size, mtime and link target, and the
+    ctime of what is no file. `top`: the folder's own inode and ctime. `inodes` and `ctimes`: of every file, in the
+    order of the walk. All times in nanoseconds.
+    """
+
+    digest: str
+    top: tuple[int, int]
+    inodes: tuple[int, ...]
+    ctimes: tuple[int, ...]
+
+    def encode(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"seal": self.digest, "top": list(self.top), "inodes": _pack(self.inodes), "ctimes": _pack(self.ctimes)}
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Self:
+        """Raises `FormatError`."""
+        try:
+            inode, ctime = map(int, document["top"])
+            inodes, ctimes = _unpack(document["inodes"]), _unpack(document["ctimes"])
+            return cls(digest=str(document["seal"]), top=(inode, ctime), inodes=inodes, ctimes=ctimes)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError("not a seal", why=str(error)) from None
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the folder of that name is the one that was sealed: not what is in it, and in no time."""
+        try:
+            info = os.lstat(folder)
+        except OSError:
+            return False
+        return stat.S_ISDIR(info.st_mode) and (info.st_ino, info.st_ctime_ns) == self.top
+
+    def agrees(self, known: Mapping[int, int]) -> bool:
+        """Whether those inodes of `known` that are in the folder had the ctimes that it says."""
+        return all(known.get(inode, ctime) == ctime for inode, ctime in zip(self.inodes, self.ctimes, strict=True))
+
+    def moved(self, before: Seal, now: Mapping[int, int]) -> Seal:
+        """This seal, after files that `before` and it may share were linked once more, and hashed at the ctimes `now`.
+
+        A file that does not have the ctime which `before` knew keeps its own: it was changed, and that shows.
+        """
+        old = {inode: ctime for inode, ctime in zip(before.inodes, before.ctimes, strict=True) if inode in now}
+        pairs = zip(self.inodes, self.ctimes, strict=True)
+        ctimes = tuple(now[inode] if old.get(inode) == ctime else ctime for inode, ctime in pairs)
+        return Seal(digest=self.digest, top=self.top, inodes=self.inodes, ctimes=ctimes)
+
+
+def seal_folder(folder: Path | int) -> Seal:
+    """What its metadata is. Two seals are equal if nothing was done to the folder in between.
+
+    Whatever is added, removed, renamed, replaced, written or given other rights moves a ctime, which no system
+    call sets. Take it of a published checkout: renaming a folder counts.
 
     It cannot see bytes changed below the filesystem (on the raw disk, or by its failing); a page that a
     process mapped writable while it could, and has not written yet; and changes by who sets the clock back to
@@ -44,8 +103,8 @@ def seal_folder(folder: Path | int) -> str:
     with _opened(folder) as (fd, where):
         try:
             seal, youngest = _Sealing(fd).run()
-            wait = youngest + _TICK - time.time_ns()
-            if 0 < wait <= _TICK:
+            wait = youngest + TICK - time.time_ns()
+            if 0 < wait <= TICK:
                 time.sleep(wait / 10**9)
                 seal, _ = _Sealing(fd).run()
         except OSError as error:
@@ -71,7 +130,7 @@ def hash_folder(folder: Path | int, fmt: ObjectFormat, *, limits: TreeLimits | N
 @contextlib.contextmanager
 def _opened(folder: Path | int) -> Iterator[tuple[int, str]]:
     if isinstance(folder, int):
-        yield folder, f"folder {folder}"
+        yield folder, f"/proc/self/fd/{folder}"
         return
     try:
         fd = open_folder(folder)
@@ -91,26 +150,38 @@ class _Sealing:
         self._digest = hashlib.sha256(_VERSION)
         self._youngest = 0
         self._device = 0
+        self._inodes: list[int] = []
+        self._ctimes: list[int] = []
 
-    def run(self) -> tuple[str, int]:
-        """The seal, and the youngest ctime in it, in nanoseconds."""
+    def run(self) -> tuple[Seal, int]:
+        """The seal, and the youngest ctime in it."""
         info = os.fstat(self._top)
         self._device = info.st_dev
-        self._digest.update(self._inode(info))
+        self._digest.update(self._inode(info, info.st_ctime_ns))
         self._folder(self._top, b"", 0)
-        return self._digest.hexdigest(), self._youngest
+        youngest = max(info.st_ctime_ns, self._youngest, max(self._ctimes, default=0))
+        seal = Seal(
+            digest=self._digest.hexdigest(),
+            top=(info.st_ino, info.st_ctime_ns),
+            inodes=tuple(self._inodes),
+            ctimes=tuple(self._ctimes),
+        )
+        return seal, youngest
 
     def _folder(self, fd: int, path: bytes, depth: int) -> None:
         """A folder's path and entries, each ended by a NUL, which no name has; then the folders in it."""
         if depth > _MAX_DEPTH:
             raise OSError(0, f"over {_MAX_DEPTH} folders deep")
-        with os.scandir(fd) as found:
-            entries = sorted(found, key=_name)
         lines, folders = [path, b"\0"], []
-        for entry in entries:
-            info = entry.stat(follow_symlinks=False)
-            name = os.fsencode(entry.name)
-            lines += (b"/", name, b"\0", self._inode(info))
+        for name in sorted(map(os.fsencode, os.listdir(fd))):
+            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISREG(info.st_mode):
+                self._inodes.append(info.st_ino)
+                self._ctimes.append(info.st_ctime_ns)
+                lines += (b"/", name, b"\0", self._inode(info, 0))
+                continue
+            self._youngest = max(self._youngest, info.st_ctime_ns)
+            lines += (b"/", name, b"\0", self._inode(info, info.st_ctime_ns))
             if stat.S_ISDIR(info.st_mode):
                 folders.append(name)
             elif stat.S_ISLNK(info.st_mode):
@@ -118,15 +189,13 @@ class _Sealing:
         lines.append(b"\n")
         self._digest.update(b"".join(lines))
         for name in folders:
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            below = open_folder(os.fsdecode(name), fd)
             try:
                 self._folder(below, path + b"/" + name, depth + 1)
             finally:
                 os.close(below)
 
-    def _inode(self, info: os.stat_result) -> bytes:
-        ctime = info.st_ctime_ns
-        self._youngest = max(self._youngest, ctime)
+    def _inode(self, info: os.stat_result, ctime: int) -> bytes:
         return _INODE.pack(
             info.st_dev == self._device,
             info.st_mode,
@@ -139,8 +208,14 @@ class _Sealing:
         )
 
 
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+def _pack(numbers: tuple[int, ...]) -> str:
+    return base64.b64encode(array("Q", numbers).tobytes()).decode()
+
+
+def _unpack(text: str) -> tuple[int, ...]:
+    found = array("Q")
+    found.frombytes(base64.b64decode(text, validate=True))
+    return tuple(found)
 
 
 def _unreadable(error: OSError, where: str) -> LocalStateError:

@@ -78,8 +78,8 @@ def store_tree(repo: Repository, children: Children) -> Node:
     return node
 
 
-def _matcher(exclude: Sequence[str]) -> Callable[[str], object]:
+def _matcher(exclude: Sequence[str]) -> Callable[[str], object] | None:
     patterns = [
         fnmatch.translate(text) if any(char in text for char in "*?[") else re.escape(text) + r"\Z" for text in exclude
     ]
-    return re.compile("|".join(patterns)).match if patterns else lambda _path: None
+    return re.compile("|".join(patterns)).match if patterns else None

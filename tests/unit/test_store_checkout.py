@@ -363,6 +363,36 @@ def test_what_is_measured_is_what_is_there(room: Path, depths: list[int]) -> Non
                 stage_checkout(repo, tree, room, limits=TreeLimits(**{**exact, name: exact[name] - 1}))
 
 
+PEAK = """
+import sys
+from pathlib import Path
+from gitrel.ids import ObjectId
+from gitrel.store.checkout import Base, stage_checkout
+from gitrel.store.repository import Repository
+tree, builds = ObjectId(sys.argv[2]), Path(sys.argv[3])
+with Repository.open(Path(sys.argv[1])) as repo:
+    with stage_checkout(repo, tree, builds) as staged:
+        staged.publish(builds / tree)
+    with stage_checkout(repo, tree, builds, base=Base(builds / tree, tree)) as staged:
+        assert len(staged.linked) == 1
+# VmHWM, not ru_maxrss: that one remembers the process which this one was forked from (proc(5), getrusage(2))
+print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024)
+"""
+
+
+def test_a_big_file_does_not_need_its_size_in_memory(repo: Repository, builds: Path) -> None:
+    """Neither to write it nor to hash it where it was linked."""
+    folder = builds.parent / "folder"
+    folder.mkdir()
+    with (folder / "big").open("wb") as file:
+        file.write(random.Random(1).randbytes(1_000_000))
+        file.truncate(300_000_000)
+    tree = snapshot(folder, repo).node.oid
+    command = [sys.executable, "-c", PEAK, str(repo.path), tree, str(builds)]
+    done = subprocess.run(command, cwd=Path(gitrel.__file__).parents[1], capture_output=True, check=True)
+    assert int(done.stdout) < 100, "MiB"
+
+
 def test_a_staged_folder_is_nobodys_business_yet(repo: Repository, builds: Path) -> None:
     with StagedCheckout(builds) as staged:
         assert staged.path.stat().st_mode & 0o777 == 0o700

@@ -13,14 +13,14 @@ from test_store_checkout import SHA1, look, stored
 from test_store_snapshot import Plan
 
 from gitrel.errors import Refused
-from gitrel.format.tree import Mode, Node, TreeEntry, encode_tree
-from gitrel.ids import ObjectFormat, ObjectId
+from gitrel.format.tree import Mode, TreeEntry, encode_tree
+from gitrel.ids import Kind, ObjectFormat, ObjectId
 from gitrel.store.checkout import stage_checkout
-from gitrel.store.objects import BlobHash
 from gitrel.store.pack import PackWriter
 from gitrel.store.reading import TreeLimits
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
+from gitrel.store.twin import Ids, ids_of
 
 
 @pytest.fixture
@@ -330,21 +330,12 @@ def test_sha256_holds_where_sha1_is_broken(repo: Repository, builds: Path, monke
             pack.put_pieces(blob, "blob", 4, iter([b"evil"]))
             pack.add("tree", entry(b"a", oid=blob.raw))
             pack.finish()
-        monkeypatch.setattr("gitrel.store.checkout.BlobHash", BrokenSha1)
+        monkeypatch.setattr("gitrel.store.writing.ids_of", broken_sha1)
         with stage_checkout(robbed, tree, builds) as staged:
             assert staged.node.oid == good.oid
             assert staged.node.sha256 != good.sha256
 
 
-class BrokenSha1:
+def broken_sha1(kind: Kind, data: bytes, fmt: ObjectFormat) -> Ids:
     """Any blob has the id of `good`; SHA-256 is as ever."""
-
-    def __init__(self, size: int, fmt: ObjectFormat) -> None:
-        self._real, self._good = BlobHash(size, fmt), BlobHash(4, fmt)
-        self._good.update(b"good")
-
-    def update(self, data: bytes) -> None:
-        self._real.update(data)
-
-    def node(self, mode: Mode) -> Node:
-        return Node(mode, self._good.node(mode).oid, self._real.node(mode).sha256)
+    return Ids(ids_of(kind, b"good", fmt).oid, ids_of(kind, data, fmt).sha256)

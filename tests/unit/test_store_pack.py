@@ -7,9 +7,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +24,11 @@ import gitrel
 from gitrel.errors import LocalStateError, NotFound
 from gitrel.format.tree import Mode, blob_node
 from gitrel.ids import ObjectFormat, ObjectId
-from gitrel.store.objects import PIECE, THREADS, BlobHash, ObjectReader, in_order
+from gitrel.store.objects import PIECE, ObjectReader
 from gitrel.store.pack import PackWriter, deflate
 from gitrel.store.repository import Repository
+from gitrel.store.threads import Share, in_order
+from gitrel.store.twin import ObjectHash, ids_of
 
 FORMATS = list(ObjectFormat)
 COMMIT = b"tree %s\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nm\n"
@@ -194,6 +197,8 @@ import os, signal, sys
 from pathlib import Path
 from gitrel.store.pack import PackWriter
 from gitrel.store.repository import Repository
+from gitrel.store.threads import Share, in_order
+from gitrel.store.twin import ObjectHash, ids_of, tree_of, child
 call, at = sys.argv[2], int(sys.argv[3])
 real, seen = getattr(os, call), 0
 def fatal(*args, **kwargs):
@@ -233,11 +238,12 @@ def test_kill_at_any_step_and_the_same_command_works(tmp_path: Path, call: str, 
 @given(data=st.binary(max_size=5000), cuts=st.lists(st.integers(0, 5000)))
 def test_a_blob_hashed_in_pieces_has_the_ids_of_the_whole(data: bytes, cuts: list[int]) -> None:
     for fmt in FORMATS:
-        digest = BlobHash(len(data), fmt)
+        digest = ObjectHash("blob", len(data), fmt)
         edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
         for start, end in pairwise(edges):
             digest.update(data[start:end])
-        assert digest.node(Mode.FILE) == blob_node(data, fmt)
+        assert digest.ids() == ids_of("blob", data, fmt)
+        assert digest.ids().node(Mode.FILE) == blob_node(data, fmt)
 
 
 @given(kind=st.sampled_from(["blob", "tree", "commit", "tag"]), size=st.integers(0, 200_000))
@@ -254,19 +260,43 @@ def test_an_entry_is_a_header_and_a_stream(kind: str, size: int) -> None:
 
 
 def test_in_order_keeps_the_order_and_stays_a_few_ahead() -> None:
+    """Whether a share's parts are done by the caller's thread or by another; what is held is bounded by its cost."""
     made = 0
 
-    def batches() -> Iterator[int]:
+    def shares(cost: int) -> Iterator[Share[int]]:
         nonlocal made
         for number in range(100):
             made += 1
-            yield number
+            yield Share([number], [number] * (number % 3), [number] * (number % 2), cost)
 
-    results = in_order(batches(), lambda number: number * number)
-    assert next(results) == 0
-    assert made <= THREADS + 3
-    results.close()
-    assert list(in_order(iter(range(100)), lambda number: number * number)) == [n * n for n in range(100)]
+    def square(numbers: list[int]) -> list[int]:
+        return [number * number for number in numbers]
+
+    results = in_order(shares(10), square, ahead=30)
+    assert next(results) == (Share([0], [], [], 10), [], [])
+    for share, heavy, light in results:
+        (number,) = share.steps
+        assert (heavy, light) == (square([number] * (number % 3)), square([number] * (number % 2)))
+        assert made <= number + 4
+    assert made == 100
+
+
+@pytest.mark.parametrize("part", ["heavy", "light"])
+def test_an_error_in_a_thread_comes_out_and_no_thread_stays(part: str) -> None:
+    before = threading.active_count()
+    work = in_order(iter([Share[int]([], [1], [1], 1)] * 9), fails_on_one(part), ahead=4)
+    with pytest.raises(ZeroDivisionError):
+        list(work)
+    assert threading.active_count() == before
+
+
+def fails_on_one(part: str) -> Callable[[list[int]], float]:
+    caller = threading.get_ident()
+
+    def work(numbers: list[int]) -> float:
+        return 1 / ((threading.get_ident() == caller) == (part == "heavy"))
+
+    return work
 
 
 def read_all(repo: Repository, oid: ObjectId) -> tuple[str, bytes]:

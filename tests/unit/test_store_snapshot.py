@@ -19,7 +19,8 @@ import gitrel
 from gitrel.errors import BuildFailed, FormatError, LocalStateError
 from gitrel.format.tree import Mode, Node, blob_node, parse_tree
 from gitrel.ids import ObjectFormat, Sha256
-from gitrel.store.reading import WHOLE, TreeLimits
+from gitrel.store.objects import WHOLE
+from gitrel.store.reading import TreeLimits
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot, store_tree
 

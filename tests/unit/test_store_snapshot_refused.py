@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ import gitrel
 from gitrel.errors import BuildFailed
 from gitrel.format.tree import Mode
 from gitrel.ids import Kind, ObjectFormat, ObjectId
-from gitrel.store.pack import Deflated
-from gitrel.store.reading import WHOLE, FolderReading, TreeLimits
+from gitrel.store.objects import WHOLE
+from gitrel.store.pack import Deflated, Spooled
+from gitrel.store.reading import FolderReading, TreeLimits
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
 
@@ -164,14 +166,12 @@ class Meddling:
         self._change.write_bytes(self._to)
         return True
 
-    def add(self, kind: Kind, data: bytes) -> ObjectId:
-        return ObjectFormat.SHA1.object_id(kind, data)
+    def put(self, oid: ObjectId, made: Deflated | Spooled) -> None:
+        assert made.entry
 
-    def put(self, oid: ObjectId, deflated: Deflated) -> None:
-        assert deflated.entry
-
-    def put_pieces(self, oid: ObjectId, kind: Kind, size: int, pieces: Iterator[bytes]) -> None:
+    def spool(self, kind: Kind, size: int, pieces: Iterator[bytes]) -> Spooled:
         assert sum(map(len, pieces)) == size
+        return Spooled(BytesIO(), 0)
 
 
 @pytest.mark.parametrize(
