@@ -19,7 +19,7 @@ from gitrel.errors import ExitCode, NotFound, Refused
 from gitrel.ids import Entry
 from gitrel.run import report
 from gitrel.run.home import Home
-from gitrel.run.pull import judge_here
+from gitrel.run.judge import judge_here
 from gitrel.run.resolve import carried_config
 from gitrel.run.state import State
 from gitrel.trust.signers import verify_signature

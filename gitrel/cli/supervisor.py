@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gitrel.errors import ExitCode, GitrelError
+from gitrel.cli.outcome import outcome
 from gitrel.run.follow import Looker
 from gitrel.run.formation import MARK, Wish, mark
 from gitrel.run.home import Home
@@ -100,14 +100,7 @@ def _write_metrics(home: Home, path: Path, document: Mapping[str, Any]) -> None:
 
 def main() -> int:
     set_undumpable()
-    try:
-        supervise(_read(int(sys.argv[1])), dict(os.environ))
-    except GitrelError as error:
-        from gitrel.cli.console import Console
-
-        Console().error(error)
-        return error.exit_code
-    return ExitCode.DONE
+    return outcome(lambda: supervise(_read(int(sys.argv[1])), dict(os.environ)))
 
 
 if __name__ == "__main__":

@@ -14,17 +14,20 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitrel.errors import FormatError, LocalStateError, Refused
 from gitrel.format.tree import Node
 from gitrel.ids import ObjectId
 from gitrel.run.home import Home
 from gitrel.store import builds
-from gitrel.store.checkout import Base, stage_checkout
-from gitrel.store.repository import Repository
 from gitrel.trust.checks import Check
 from gitrel.trust.content import VerifiedRelease, bind_trees, check_shape, verify_content
 from gitrel.trust.ledger import ChainedRelease
+
+if TYPE_CHECKING:  # a start of what is checked out needs no checkout
+    from gitrel.store.checkout import Base
+    from gitrel.store.repository import Repository
 
 
 def prepare(
@@ -43,6 +46,8 @@ def prepare(
         node = _unchanged(home, folder, rehash=rehash)
     if node is not None:
         return verify_content(bound, node)
+    from gitrel.store.checkout import stage_checkout
+
     with home.lock("builds", wait=True):
         node = None if rehash else builds.sealed(folder)  # another process may have mended it
         if node is not None:
@@ -72,6 +77,8 @@ def _unchanged(home: Home, folder: Path, *, rehash: bool) -> Node | None:
 
 def _newest_sealed(home: Home) -> Base | None:
     """The checkout that is likely to have most in common with a new one."""
+    from gitrel.store.checkout import Base
+
     state = home.read_state()
     for entry in (state.ready, state.current, state.good):
         with contextlib.suppress(OSError, FormatError):

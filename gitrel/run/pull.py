@@ -16,10 +16,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from gitrel.errors import LocalStateError, NotFound, Refused
-from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256
+from gitrel.errors import NotFound, Refused
+from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, Sha256
 from gitrel.run.files import has_files
 from gitrel.run.home import Home
+from gitrel.run.judge import accepted, judge_alone, judge_here
 from gitrel.run.prepare import prepare
 from gitrel.run.state import Refusal, State
 from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, approvals_in, awaiting, digest
@@ -28,9 +29,9 @@ from gitrel.store.remote import FilterUnsupported, Remote
 from gitrel.store.repository import Repository
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
-from gitrel.trust.history import links, released_before
-from gitrel.trust.ledger import ChainedRelease, ReleaseLedger, Verdict
-from gitrel.trust.walk import RecordReader, RefMap, entries, load_trust, walk_releases
+from gitrel.trust.history import links
+from gitrel.trust.ledger import ChainedRelease, Verdict
+from gitrel.trust.walk import RefMap, entries, load_trust, walk_releases
 
 Progress = Callable[[str], None]
 
@@ -168,43 +169,6 @@ def _without(theirs: RefMap, ledger: Ledger, out: Iterable[Entry]) -> RefMap:
     return {name: oid for name, oid in theirs.items() if name not in names}
 
 
-def _accepted(repo: Repository, state: State, part: RecordId) -> bool:
-    """Whether a release that was accepted here carries a part: a refused one stands in the chain, but gets no ref."""
-    good = frozenset(repo.refs.list(Ledger.releases(state.deploy).prefix).values())
-    return released_before(repo, state.seen, part, good=good)
-
-
-def judge_alone(repo: Repository, trust: TrustChain, state: State, entry: Entry, oid: ObjectId) -> Verdict:
-    """A release that was verified when it came, judged again by today's trust; its chain is not walked again.
-
-    Raises `NotFound`, `LocalStateError`.
-    """
-    ledger = ReleaseLedger(
-        trust,
-        state.deploy,
-        RecordReader(repo.refs.list(APPROVALS), repo),
-        shallow=True,
-        released_before=lambda part: _accepted(repo, state, part),
-    )
-    return ledger.add(str(ledger.ledger[entry]), repo.read(oid, "commit"))
-
-
-def judge_here(home: Home, repo: Repository, state: State, entry: Entry) -> ChainedRelease:
-    """The records of a release that was verified when it came, by the newest trust that this home has.
-
-    Raises `NotFound`, `Refused`, `LocalStateError`.
-    """
-    ref = str(Ledger.releases(state.deploy)[entry])
-    oid = repo.refs.get(ref)
-    if oid is None:
-        raise NotFound(f"{entry} is not in this home", where=str(home.path), hint="`gitrel pull`")
-    trust = load_trust(repo.refs.list(TRUST.prefix) | repo.refs.list(APPROVALS), repo, repo.format, state.pin)
-    verdict = judge_alone(repo, trust, state, entry, oid)
-    if verdict.release is None:
-        raise verdict.refusal or LocalStateError("no verdict", where=ref)
-    return verdict.release
-
-
 def bring(home: Home, remote: Remote, entry: Entry, *, progress: Progress = lambda _: None) -> None:
     """Make sure that a release whose records are here can be started; the remote is asked only for what is missing.
 
@@ -277,7 +241,7 @@ class _Pull:
                 self._state.deploy,
                 anchor=self._state.seen,
                 shallow=only is not None,
-                released_before=lambda part: _accepted(self._repo, self._state, part),
+                released_before=lambda part: accepted(self._repo, self._state, part),
             )
         )
         refused: dict[Entry, Refusal] = {}

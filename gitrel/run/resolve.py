@@ -14,10 +14,10 @@ from gitrel.format.record import ReleaseRecord, parse_record_as
 from gitrel.ids import Entry, Ledger
 from gitrel.run.formation import Formation, Wish
 from gitrel.run.home import Home
+from gitrel.run.judge import judge_here
 from gitrel.run.layout import Layout
 from gitrel.run.leases import Leases
 from gitrel.run.prepare import prepare
-from gitrel.run.pull import judge_here
 from gitrel.run.state import State
 from gitrel.trust.checks import Check
 from gitrel.trust.content import VerifiedRelease

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitrel.errors import FormatError, LocalStateError
 from gitrel.format.tree import Mode, Node
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
-from gitrel.store.checkout import Base
 from gitrel.store.durable import disk_error
-from gitrel.store.removal import remove_folder
 from gitrel.store.seal import Seal, hash_folder, seal_folder
+
+if TYPE_CHECKING:
+    from gitrel.store.checkout import Base
 
 
 def present(folder: Path) -> Node | None:
@@ -85,7 +86,7 @@ def write_seal(folder: Path, node: Node, seal: Seal) -> None:
     `LocalStateError`.
     """
     path = _file(folder)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    aside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         try:
             aside.write_text(json.dumps({"sha256": node.sha256, **seal.encode()}))
@@ -98,6 +99,8 @@ def write_seal(folder: Path, node: Node, seal: Seal) -> None:
 
 def retire(path: Path) -> None:
     """Remove what stands where a checkout belongs and is none. Raises `LocalStateError`."""
+    from gitrel.store.removal import remove_folder
+
     if path.is_dir() and not path.is_symlink():
         remove_folder(path)
         return

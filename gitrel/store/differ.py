@@ -27,7 +27,7 @@ class Objects(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A file, link or empty folder, by its path below the top. `before` is None for one that was added, `after` for one removed."""
+    """A file, link or empty folder, by its path below the top. `before` is None if it was added, `after` if removed."""
 
     path: str
     before: TreeEntry | None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from gitrel.errors import LocalStateError
+
+TICK = 20_000_000  # ns; over one tick of the clock that stamps inodes (current_time(), 10 ms at CONFIG_HZ=100)
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -24,7 +25,7 @@ def create_file(path: Path, data: bytes, mode: int = 0o644) -> bool:
 
 
 def _publish(path: Path, data: bytes, mode: int, *, replace: bool) -> bool:
-    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    aside = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
     try:
         try:
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -21,14 +21,16 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gitrel.errors import BuildFailed, FormatError, LocalStateError
 from gitrel.format.tree import Node
 from gitrel.ids import ObjectFormat
 from gitrel.store.descent import open_folder
-from gitrel.store.reading import FolderReading, TreeLimits
-from gitrel.store.writing import TICK
+from gitrel.store.durable import TICK
+
+if TYPE_CHECKING:  # to look at metadata needs nothing that reads files
+    from gitrel.store.reading import TreeLimits
 
 _VERSION = b"gitrel seal 2\n"
 _INODE = struct.Struct("<?IIIQqqq")  # on the top's device, mode, uid, gid, inode, size, mtime and ctime in ns
@@ -119,6 +121,8 @@ def hash_folder(folder: Path | int, fmt: ObjectFormat, *, limits: TreeLimits | N
     FIFO, an unsafe name, a file with a set-user-id bit), for what cannot be read, and for what changes
     meanwhile.
     """
+    from gitrel.store.reading import FolderReading, TreeLimits
+
     with _opened(folder) as (fd, where):
         reading = FolderReading(fd, where, fmt, None, limits=limits or TreeLimits(), checkout=True)
         try:

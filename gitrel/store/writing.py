@@ -26,13 +26,13 @@ from gitrel.errors import LocalStateError, Refused
 from gitrel.format.tree import Mode, Node
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
 from gitrel.store.descent import Descent, open_folder
+from gitrel.store.durable import TICK
 from gitrel.store.objects import PIECE, WHOLE, Stored
 from gitrel.store.plan import Layout, Place, Plan, check_kind, content, damaged, mismatch
 from gitrel.store.threads import HEAVY, Share, in_order
 from gitrel.store.twin import Ids, ObjectHash, ids_of
 
 FILE_TIME = 315_619_200  # 1980-01-02T00:00:00Z: in 1980 in every time zone
-TICK = 20_000_000  # ns; over one tick of the clock that stamps inodes (current_time(), 10 ms at CONFIG_HZ=100)
 
 _SHARE = 1024 * 1024  # bytes that are written at a time
 _AHEAD = 32 * _SHARE

@@ -168,3 +168,37 @@ def test_a_skip_is_a_failure_in_ci_and_only_there(what: str, tmp_path: Path) -> 
         expected = {("a module", 0): 5, ("a module", 1): 2}.get((what, status), status)
         assert done.returncode == expected, done.stdout
         assert ("nothing is skipped in CI" in done.stdout) == bool(in_ci)
+
+
+# What stays, and what is on the way of each start of a process: which modules must not come in, and how many may.
+LEAN = {
+    "gitrel.cli.supervisor": (
+        {
+            "cryptography",
+            "dulwich",
+            "gitrel.cli.app",
+            "gitrel.keys",
+            "isal",
+            "pyrage",
+            "subprocess",
+            "tomllib",
+            "typer",
+        },
+        180,
+    ),
+    "gitrel.cli.executing": (
+        {"gitrel.cli.app", "gitrel.run.pull", "gitrel.run.supervise", "gitrel.store.checkout", "gitrel.store.remote"}
+        | {"gitrel.store.pack", "isal", "pyrage", "typer", "urllib3"},
+        230,
+    ),
+}
+
+
+@pytest.mark.parametrize("module", LEAN)
+def test_what_has_to_be_lean(module: str) -> None:
+    program = f"import sys, {module}; print(*sys.modules)"
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True)
+    loaded, (unwanted, most) = set(done.stdout.split()), LEAN[module]
+    assert loaded & unwanted == set()
+    assert len(loaded) <= most

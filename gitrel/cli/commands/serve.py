@@ -124,11 +124,12 @@ def exec_(
     home: HomePath = None,
 ) -> None:
     """Verify the current release and become one of its processes, or a command beside them."""
-    from gitrel.cli.running import exec_process
+    from gitrel.cli.executing import Words, exec_process
 
     found = words or []
     at = found.index("--") if "--" in found else 1
-    exec_process(home, found[:at], found[at + 1 :] if "--" in found else found[1:], port, environment)
+    args = found[at + 1 :] if "--" in found else found[1:]
+    exec_process(Words(home or Path.cwd(), port, environment, found[:at], args))
 
 
 @app.command()
