@@ -2,9 +2,10 @@
 
     python -m tests.bench.supervisors [--seconds 20] [--restarts 10]
 
-Each runs `web` and `worker`. Idle: CPU time and voluntary context switches of the supervisor (for gitrel with its
-guardian) while nothing happens. Memory: proportional set size (proc(5), smaps_rollup). Restart: from `kill -9` of `web`
-to the first line of the next one; honcho has none, it ends everything. Start: from exec to both processes up.
+Each runs two processes. Idle: CPU time and voluntary context switches of the supervisor (for gitrel with its
+guardian) while nothing happens. Memory: proportional set size (proc(5), smaps_rollup). Restart, with a process for
+each: from the death of one, by `kill -9`, to the first line of the next; honcho has none, it ends everything. It needs
+`pip install honcho supervisor`.
 """
 
 from __future__ import annotations
@@ -32,12 +33,11 @@ STABLE = 1.5  # seconds up, after which supervisord calls a process RUNNING (its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A supervisor that runs. `log`: where `web` writes its pid when it starts."""
+    """A supervisor that runs. In `folder` each process writes its pid when it starts, to a file of its own."""
 
     name: str
     process: subprocess.Popen[bytes]
-    log: Path
-    started: float
+    folder: Path
 
     def pids(self) -> list[int]:
         """The supervisor and its helpers: what is of its own program."""
@@ -58,11 +58,12 @@ class Peer:
         """Kilobytes, proportional."""
         return sum(int(_find(r"(?m)^Pss:\s+(\d+)", f"/proc/{pid}/smaps_rollup")) for pid in self.pids())
 
-    def web(self, count: int) -> int:
-        """The pid of the latest `web`, once there have been so many."""
-        while len(lines := self.log.read_text().split("\n") if self.log.exists() else []) <= count:
+    def pid(self, number: int, life: int) -> int:
+        """Of a process in its first or a later life, once it has begun."""
+        log = self.folder / f"{number}.log"
+        while len(lines := log.read_text().split("\n") if log.exists() else []) <= life:
             time.sleep(0.0005)
-        return int(lines[count - 1].split()[1])
+        return int(lines[life - 1].split()[1])
 
 
 def _find(pattern: str, path: str) -> str:
@@ -115,42 +116,41 @@ PEERS: dict[str, Callable[[Path], list[str]]] = {"gitrel": gitrel, "honcho": hon
 
 
 @contextlib.contextmanager
-def running(name: str) -> Iterator[Peer]:
+def running(name: str, processes: int) -> Iterator[Peer]:
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as made:
         folder = Path(made)
-        log = folder / "log"
-        worker = LINE.format(log="/dev/null")
-        (folder / "Procfile").write_text(f"web: {LINE.format(log=log)}\nworker: {worker}\n")
+        lines = [f"p{number}: {LINE.format(log=folder / f'{number}.log')}\n" for number in range(processes)]
+        (folder / "Procfile").write_text("".join(lines))
         argv = PEERS[name](folder)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        started = time.monotonic()
-        process = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(argv, env=env, stdin=null, stdout=null, stderr=null, cwd=folder)
         try:
-            peer = Peer(name=name, process=process, log=log, started=started)
-            peer.web(1)
+            peer = Peer(name=name, process=process, folder=folder)
+            for number in range(processes):
+                peer.pid(number, 1)
             yield peer
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
 
 
-def restart(peer: Peer, count: int) -> float:
-    """Seconds without `web`; it was up for a while before."""
-    pid = peer.web(count)
-    time.sleep(STABLE)
+def restart(peer: Peer, number: int) -> float:
+    """Seconds without a process that was up for a while before."""
+    pid = peer.pid(number, 1)
     fd = os.pidfd_open(pid)
-    began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     select.select([fd], [], [])
+    began = time.monotonic()
     os.close(fd)
-    peer.web(count + 1)
+    peer.pid(number, 2)
     return time.monotonic() - began
 
 
 def measure(seconds: float, restarts: int) -> dict[str, dict[str, float]]:
     """By peer and by figure; all of them run at the same time, and are restarted in turn."""
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(running(name)) for name in PEERS]
+        peers = [stack.enter_context(running(name, 2)) for name in PEERS]
         time.sleep(STABLE + 1)
         before = [peer.cpu() for peer in peers]
         time.sleep(seconds)
@@ -163,14 +163,41 @@ def measure(seconds: float, restarts: int) -> dict[str, dict[str, float]]:
             }
             for peer, early, late in zip(peers, before, after, strict=True)
         }
-        kept = [peer for peer in peers if peer.name != "honcho"]
-        times: dict[str, list[float]] = {peer.name: [] for peer in kept}
-        for count in range(1, restarts + 1):
-            for peer in kept:
-                times[peer.name].append(restart(peer, count))
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(running(name, restarts)) for name in PEERS if name != "honcho"]
+        time.sleep(STABLE + 1)
+        times: dict[str, list[float]] = {peer.name: [] for peer in peers}
+        for number in range(restarts):
+            for peer in peers:
+                times[peer.name].append(restart(peer, number))
         for name, each in times.items():
             found[name]["restart, ms"] = statistics.median(each) * 1000
-        return found
+    return found
+
+
+IMPORT = "import cryptography.hazmat.primitives.asymmetric.ed25519"
+
+
+def starts(rounds: int) -> dict[str, float]:
+    """Milliseconds until a program has begun and ended: through `gitrel exec`, by itself, and what Python and the
+    library that verifies a signature take alone; medians of rounds in turns."""
+    with tempfile.TemporaryDirectory(prefix="bench-exec-") as made:
+        folder = Path(made)
+        (folder / "Procfile").write_text("web: true\n")
+        home = gitrel(folder)[-1]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        commands = {
+            "gitrel exec": [sys.executable, "-P", "-m", "gitrel", "exec", "--home", home, "--", "true"],
+            "the command itself": ["true"],
+            "python -c 'import …ed25519'": [sys.executable, "-P", "-c", IMPORT],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(rounds + 1):
+            for name, argv in commands.items():
+                began = time.monotonic()
+                subprocess.run(argv, env=env, check=True)
+                times[name].append(time.monotonic() - began)
+        return {name: statistics.median(each[1:]) * 1000 for name, each in times.items()}
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
@@ -189,6 +216,9 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=10)
     options = parser.parse_args()
     print(table(measure(options.seconds, options.restarts)))
+    print()
+    for name, milliseconds in starts(options.restarts).items():
+        print(f"- {name}: {milliseconds:.0f} ms")
 
 
 if __name__ == "__main__":
