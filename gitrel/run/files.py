@@ -92,12 +92,7 @@ def is_due(home: Home, keep: int) -> bool:
 
 
 def prune(
-    home: Home,
-    keep: int,
-    *,
-    dry_run: bool = False,
-    thrifty: bool = False,
-    patience: float = 0.0,
+    home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False, patience: float = 0.0
 ) -> Pruned:
     """Keep the files of the newest `keep` releases that are checked out, and of those that are protected, leased or
     run; delete those of all others.
@@ -127,13 +122,10 @@ def prune(
         if not dry_run:
             plan.carry_out(oldest)
         repack = Repack(repo, reachable(repo, repo.refs.list("refs/").values(), whole))
-        freed = repack.unneeded
-        worth = repack.unneeded * WORTH > repack.total or repack.pieces > PIECES
-        if not dry_run and (worth or not thrifty):
-            freed = repack.run(lambda: home.lock("builds", wait=True))
-        elif thrifty:
-            freed = 0
+        due = not thrifty or repack.unneeded * WORTH > repack.total or repack.pieces > PIECES
+        freed = repack.unneeded if due else 0
         if not dry_run:
+            freed = repack.run(lambda: home.lock("builds", wait=True)) if due else 0
             _forget(home, oldest)
         return Pruned(
             kept=tuple(sorted(kept)),

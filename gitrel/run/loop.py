@@ -20,7 +20,7 @@ from typing import Self
 
 from gitrel.run.lifecycle import Exit
 
-Action = Callable[[], None]
+Action = Callable[[], object]
 
 
 class Timer:

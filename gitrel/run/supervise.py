@@ -42,11 +42,12 @@ from gitrel.run.status_file import StatusFile
 
 LEFTOVER_LIMIT = 10.0  # seconds for what an earlier run left behind to die
 FLUSH_LIMIT = 5.0  # seconds for the reader of our output to take the last of it
+RECORD_PAUSE = 5.0  # seconds until what could not be recorded is tried again
 GUARDIAN_PAUSE = 1.0  # seconds between two guardians
 
 
 class Recorder(Protocol):
-    """Who is told what becomes of a formation, and remembers it. A `GitrelError` is logged."""
+    """Who is told what becomes of a formation, and remembers it. What raises a `GitrelError` is tried again."""
 
     def wanted(self, formation: Formation) -> None:
         """It was found to be what is to run."""
@@ -114,6 +115,7 @@ class Supervisor:
         self._rollout = Rollout()
         self._events: deque[rollout_state.Event] = deque()
         self._since = time.time()
+        self._unrecorded: dict[str, Callable[[], None]] = {}
         self._foreign: list[Seen] = []
         self._guardian_since = 0.0
 
@@ -155,6 +157,7 @@ class Supervisor:
         self._loop.turn()
 
     def _flush(self) -> None:
+        self._write_down()
         self._journal.say("stopped")
         self._status.write()
         limit = self._loop.after(FLUSH_LIMIT, lambda: None)
@@ -256,13 +259,13 @@ class Supervisor:
                 self._cast.kill()
             case rollout_state.MarkPrepared(formation):
                 self._journal.say(f"the release phase of {formation.release} is done")
-                self._call_back(lambda: self._recorder.prepared(formation))
+                self._record(f"release phase of {formation.release}", lambda: self._recorder.prepared(formation))
             case rollout_state.MarkGood(formation):
                 self._is_good(formation)
             case rollout_state.MarkFailed(formation, why):
                 self._journal.say(f"{formation.release} failed: {why}")
                 said = self._cast.last_words(formation.release)
-                self._call_back(lambda: self._recorder.failed(formation, why, said))
+                self._record(f"failure of {formation.release}", lambda: self._recorder.failed(formation, why, said))
             case rollout_state.Say(text):
                 self._journal.say(text)
 
@@ -275,14 +278,25 @@ class Supervisor:
         self._journal.say(f"{formation.release} is good")
         self._since = time.time()
         self._room.sockets.keep(formation.sockets)
-        self._call_back(lambda: self._recorder.good(formation))
+        self._record("good release", lambda: self._recorder.good(formation))
         self._manager.ready()
 
-    def _call_back(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except GitrelError as error:
-            self._journal.say(f"could not be recorded: {error}")
+    def _record(self, what: str, call: Callable[[], None]) -> None:
+        """Have it remembered, if need be later: the disk may be full just now. A newer one of a kind replaces it."""
+        self._unrecorded.pop(what, None)
+        self._unrecorded[what] = call
+        if (problem := self._write_down()) is not None:
+            self._journal.say(f"{what} could not be recorded yet: {problem}")
+
+    def _write_down(self) -> GitrelError | None:
+        for what, call in list(self._unrecorded.items()):
+            try:
+                call()
+            except GitrelError as error:
+                self._loop.after(RECORD_PAUSE, self._write_down)
+                return error
+            del self._unrecorded[what]
+        return None
 
     def _leftovers(self, session: int, mark: str) -> list[Seen]:
         """What a leader left behind: its session, what carries its mark, and all below these.

@@ -135,7 +135,7 @@ def test_json(room: Room) -> None:
     assert (release["build"], release["config"], release["pushed"]) == (build["build"], None, True)
 
     changed = desk.gitrel("config", "set", "A=1", "--json").json
-    assert set(changed) == {"changed", "config", "id"}
+    assert set(changed) == {"changed", "config", "id", "pending"}
     assert desk.gitrel("config", "set", "A=1", "--json").json == {"changed": False, "config": "v1"}
     assert desk.gitrel("config", "list", "--json").json == {"config": "v1", "variables": {"A": "1"}, "secrets": []}
     assert desk.gitrel("release", "--json").json["config"] == "v1"

@@ -86,7 +86,9 @@ class Soak:
                 status = self.status()
                 up = [each for each in status["processes"] if each["state"] == "up"]
                 ours = status["supervisor"] == self.runner.pid
-                if ours and (status["release"], status["phase"], len(up)) == (self._good, "steady", PROCESSES):
+                current = Path(os.readlink(self._server.path / "current")).name  # later, if the disk was full
+                runs = (status["release"], status["phase"], len(up))
+                if ours and runs == (self._good, "steady", PROCESSES) and current == self._good:
                     return
             assert self.runner.poll() is None, f"the runner ended: {self.said()}"
             assert time.monotonic() < deadline, f"it never came to run {self._good}: {self.said()}"
@@ -203,7 +205,6 @@ class Soak:
         self.measured = after = self.measure()
         assert after["fds"] <= self.baseline["fds"] + 3, (self.baseline, after)  # a look may be under way
         assert after["kilobytes"] < self.baseline["kilobytes"] * 1.3 + 4096, (self.baseline, after)
-        assert Path(os.readlink(self._server.path / "current")).name == self._good
         self.runner.terminate()
         assert self.runner.wait(PATIENCE) == 0
         assert of_home(str(self._server.path)) == []
