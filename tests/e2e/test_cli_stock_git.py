@@ -127,7 +127,7 @@ def test_a_byte_changed_is_refused_by_gitrel(room: Room) -> None:
     desk = room.started(remote=False)
     desk.gitrel("config", "set", "A=1")
     desk.gitrel("release", "-m", "One")
-    for name, stride in (("refs/releases/v1", 23), ("refs/config/v1", 97), ("refs/trust/v1", 97)):
+    for name, stride in (("refs/releases/v1", 61), ("refs/config/v1", 197), ("refs/trust/v1", 197)):
         raw, good = desk.raw(name), desk.refs()[name]
         for at in range(stride // 2, len(raw), stride):
             bad = desk.store(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
