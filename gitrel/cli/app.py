@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from gitrel import __version__
-from gitrel.cli.commands import config, develop, export, serve, trust
-from gitrel.cli.console import Console, escaped
+from gitrel.cli.commands import audit, config, develop, export, reading, serve, trust
+from gitrel.cli.console import Console
+from gitrel.cli.outcome import unexpected
 from gitrel.errors import ExitCode, GitrelError, Interrupted, UsageError
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(develop.app)
+app.add_typer(reading.app)
+app.add_typer(audit.app)
 app.add_typer(config.app, name="config")
 app.add_typer(trust.app, name="trust")
 app.add_typer(serve.app)
@@ -75,20 +78,8 @@ def run() -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else ExitCode.UNEXPECTED
     except BaseException as error:  # noqa: BLE001 - native code can raise what is no Exception
-        return _unexpected(error, "--debug" in argv)
+        return unexpected(error, "--debug" in argv)
 
 
 def _terminated(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _unexpected(error: BaseException, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    kind = type(error).__name__
-    print(
-        f"gitrel: something unexpected happened, which is a bug: {kind}: {escaped(str(error))}\n"
-        "  next: run it again as `gitrel --debug …` and report what it prints",
-        file=sys.stderr,
-    )
-    return ExitCode.UNEXPECTED

@@ -14,7 +14,8 @@ from pathlib import Path
 from gitrel import __version__
 from gitrel.audit.verify import verify_files
 from gitrel.cli.console import Console
-from gitrel.cli.developer import open_developer, parse_entry, parse_pin
+from gitrel.cli.developer import open_developer, parse_pin
+from gitrel.cli.naming import named_release
 from gitrel.cli.server import open_home
 from gitrel.errors import UsageError
 from gitrel.export import image as oci_image
@@ -128,7 +129,7 @@ def oci(
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
         now = dev.standing()
-        release = now.good(parse_entry(entry) if entry else None).release
+        release = named_release(console, now, entry).release
         if release is None:
             raise AssertionError("a good verdict has a release")
         build = verify_files(dev.repo, release).build

@@ -14,10 +14,10 @@ from gitrel.cli.developer import (
     known_apps_file,
     open_developer,
     parse_argument,
-    parse_entry,
     parse_pin,
     slug,
 )
+from gitrel.cli.naming import named_entry
 from gitrel.errors import BadInput, NotFound, Refused, UsageError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
@@ -174,14 +174,13 @@ def rollback(
     message: str | None,
 ) -> None:
     said = _message(message)
-    asked = None if to is None else parse_entry(to)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
         chain = dev.trust()
         check_deploy(dev, chain)
         may_release(dev, chain)
         start = dev.standing()
-        entry = asked or _before_newest(start)
+        entry = _before_newest(start) if to is None else named_entry(console, start, to)
         chosen = start.good(entry).release
         if chosen is None:
             raise NotFound(f"no release {entry}", hint="see `gitrel log`")
@@ -208,14 +207,15 @@ def promote(
     """Release what another deploy ran: that build, this deploy's config."""
     said = _message(message)
     source = parse_argument("--from", Deploy, origin)
-    asked = None if entry is None else parse_entry(entry)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         dev.sync()
         chain = dev.trust()
         check_deploy(dev, chain, source)
         check_deploy(dev, chain, new=True)
         may_release(dev, chain)
-        built, cited = choose_promotion(standing(dev.workspace, chain, source), asked, dev.deploy)
+        theirs = standing(dev.workspace, chain, source)
+        asked = None if entry is None else named_entry(console, theirs, entry)
+        built, cited = choose_promotion(theirs, asked, dev.deploy)
         for each in walk_builds(dev.workspace.refs(), dev.repo, chain, built.record.source):
             if each.signed.id == built.id:
                 _counting(dev, each)  # what the other deploy carries vouches for nothing here

@@ -13,6 +13,12 @@ from gitrel.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+ReleaseName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[vN]", help="Or latest, an id, a source commit's, @TIME; default: the newest that may run."
+    ),
+]
 ConfigEntry = Annotated[
     str | None,
     typer.Option("--config", metavar="vN", help="The deploy's config as of this entry; default: the newest."),
@@ -108,6 +114,12 @@ def promote(
 
 @app.command()
 def log(
+    number: Annotated[int | None, typer.Option("-n", "--number", min=1, help="At most so many.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="vN|TIME", help="What came after a release, or from a time on.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="PERSON", help="What this person signed.")] = None,
+    graph: Annotated[bool, typer.Option("--graph", help="With the builds and configs that came in.")] = False,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -115,14 +127,16 @@ def log(
     json: Json = False,
 ) -> None:
     """The deploy's releases, newest first."""
-    from gitrel.cli.reading import log as command
+    from gitrel.cli.history import Wanted
+    from gitrel.cli.history import log as command
 
-    command(Console(as_json=json), repo, remote, deploy, trust)
+    wanted = Wanted(since=since, person=by, most=number, graph=graph)
+    command(Console(as_json=json), repo, remote, deploy, trust, wanted)
 
 
 @app.command()
 def show(
-    entry: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the newest that may run.")] = None,
+    entry: ReleaseName = None,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -137,10 +151,11 @@ def show(
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="vA", help="A release.")],
+    first: Annotated[str, typer.Argument(metavar="vA", help="A release: v98, latest, an id, @TIME.")],
     second: Annotated[
         str | None, typer.Argument(metavar="[vB]", help="Another one; default: the newest that may run.")
     ] = None,
+    all_files: Annotated[bool, typer.Option("--files", help="All files that differ, however many.")] = False,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -148,14 +163,14 @@ def diff(
     json: Json = False,
 ) -> None:
     """What differs between two releases: source, files, variables by name, processes."""
-    from gitrel.cli.reading import diff as command
+    from gitrel.cli.difference import diff as command
 
-    command(Console(as_json=json), repo, remote, deploy, trust, first, second)
+    command(Console(as_json=json), repo, remote, deploy, trust, first, second, all_files)
 
 
 @app.command()
 def verify(
-    entry: Annotated[str | None, typer.Argument(metavar="[vN]", help="Default: the newest that may run.")] = None,
+    entry: ReleaseName = None,
     everything: Annotated[bool, typer.Option("--all", help="The files of every release, not of one.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="One release, check by check.")] = False,
     oci: Annotated[
