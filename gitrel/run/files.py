@@ -91,9 +91,7 @@ def is_due(home: Home, keep: int) -> bool:
     return keep > 0 and bool(set(found[:-keep]) - protected(home.read_state()))
 
 
-def prune(
-    home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False, patience: float = 0.0
-) -> Pruned:
+def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False, patience: float = 0.0) -> Pruned:
     """Keep the files of the newest `keep` releases that are checked out, and of those that are protected, leased or
     run; delete those of all others.
 
