@@ -25,6 +25,7 @@ from gitrel.run.record import HomeRecorder
 from gitrel.run.sockets import inherited
 from gitrel.run.spawn import set_undumpable
 from gitrel.run.supervise import Supervisor
+from gitrel.store import builds
 
 LIMIT = 3600.0  # seconds that a look may take
 # What a service manager says to this process alone (sd_notify(3), sd_listen_fds(3)).
@@ -83,6 +84,7 @@ def supervise(task: Task, env: Mapping[str, str]) -> None:
         home=str(home.path),
         status=home.status_file,
         output=sys.stdout.fileno(),
+        intact=lambda folder: folder.parent != home.builds or builds.sealed(folder) is not None,
         observe=None if task.metrics is None else partial(_write_metrics, home, Path(task.metrics)),
         hold=[task.lock],
         manager_env=env,

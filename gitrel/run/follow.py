@@ -104,6 +104,11 @@ class Follower:
         """Look at the home now, without the remote."""
         self._now(self.look, pull=False)
 
+    def look_anew(self) -> None:
+        """Look at the home as if for the first time: the checkout is verified, and mended if need be."""
+        self._last = ""
+        self.look()
+
     def _now(self, again: Callable[[], None], *, pull: bool) -> None:
         if self._closing:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gitrel.run.formation import Process
 from gitrel.run.guardian import Guardian
 from gitrel.run.loop import Loop
 from gitrel.run.output import Journal
@@ -15,7 +16,8 @@ from gitrel.run.sockets import Sockets
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
     """`leftovers(session, mark)` lists what an exited leader left behind, `members(session)` the pids of one that
-    lives; `changed` is called whenever the status file would say something else.
+    lives; `intact` tells whether a process's checkout is known to be what was verified, and has it mended if not;
+    `changed` is called whenever the status file would say something else.
     """
 
     loop: Loop
@@ -24,5 +26,6 @@ class Room:
     sockets: Sockets
     leftovers: Callable[[int, str], list[Seen]]
     members: Callable[[int], list[int]]
+    intact: Callable[[Process], bool]
     jitter: Callable[[], float]
     changed: Callable[[], None]

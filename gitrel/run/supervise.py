@@ -27,7 +27,7 @@ from gitrel.errors import GitrelError, LocalStateError, Unhealthy
 from gitrel.run import report, rollout, rollout_state
 from gitrel.run.cast import Cast
 from gitrel.run.follow import Follower, Looker
-from gitrel.run.formation import Formation, Wish, check_looker_marked, check_marked
+from gitrel.run.formation import Formation, Process, Wish, check_looker_marked, check_marked
 from gitrel.run.guardian import Guardian
 from gitrel.run.lifecycle import Exit
 from gitrel.run.loop import Loop
@@ -67,9 +67,10 @@ class Supervisor:
 
     `home` is what the processes' `MARK` begins with (`formation.mark`). `first` is what is wanted at the start, and
     `looker` the child that is asked later. Times are seconds. `output` is the descriptor that all lines go to.
-    `observe` gets the status document whenever it was written, and now and then. `hold`: see
-    `gitrel.run.guardian`. `manager_env` is this program's own environment, as far as a service manager
-    speaks through it; `given`: descriptors of sockets that it handed over. `jitter` draws from [0, 1).
+    `intact` tells whether a folder is what it was when it was verified. `observe` gets the status document whenever
+    it was written, and now and then. `hold`: see `gitrel.run.guardian`. `manager_env` is this program's own
+    environment, as far as a service manager speaks through it; `given`: descriptors of sockets that it handed over.
+    `jitter` draws from [0, 1).
     """
 
     _busy = False  # within `_tell`
@@ -83,6 +84,7 @@ class Supervisor:
         home: str,
         status: Path,
         output: int,
+        intact: Callable[[Path], bool] = lambda _folder: True,
         observe: Callable[[Mapping[str, Any]], None] | None = None,
         hold: Sequence[int] = (),
         manager_env: Mapping[str, str] | None = None,
@@ -107,7 +109,8 @@ class Supervisor:
         self._status = StatusFile(self._loop, self._journal, status, self._document, observe)
         self._room = Room(
             loop=self._loop, journal=self._journal, guardian=self._guardian, sockets=Sockets(given),
-            leftovers=self._leftovers, members=_members, jitter=jitter, changed=self._status.changed,
+            leftovers=self._leftovers, members=_members, intact=self._intact, jitter=jitter,
+            changed=self._status.changed,
         )  # fmt: skip
         self._cast = Cast(self._room, self._tell)
         check_looker_marked(looker.env, home)
@@ -115,6 +118,9 @@ class Supervisor:
         self._rollout = Rollout()
         self._events: deque[rollout_state.Event] = deque()
         self._since = time.time()
+        self._is_intact = intact
+        self._vouched: set[str] = set()
+        self._doubted: set[str] = set()
         self._unrecorded: dict[str, Callable[[], None]] = {}
         self._foreign: list[Seen] = []
         self._guardian_since = 0.0
@@ -227,8 +233,24 @@ class Supervisor:
     def _wish(self, wish: Wish) -> None:
         if wish.wanted is not None:
             check_marked(wish.wanted, self._home)
+            self._vouch(wish.wanted)
             self._recorder.wanted(wish.wanted)
             self._tell(Wanted(wish.wanted))
+
+    def _vouch(self, formation: Formation) -> None:
+        """Its checkout was verified just now, which counts for one start even where it could not be written down."""
+        known = formation.release == self._rollout.running.release
+        self._vouched |= self._doubted if known else formation.names
+        self._doubted.clear()
+
+    def _intact(self, process: Process) -> bool:
+        """Before each start of a process."""
+        if process.name in self._vouched or self._is_intact(process.cwd):
+            self._vouched.discard(process.name)
+            return True
+        self._doubted.add(process.name)
+        self._follower.look_anew()
+        return False
 
     # The rollout's hands
 
@@ -278,6 +300,7 @@ class Supervisor:
         self._journal.say(f"{formation.release} is good")
         self._since = time.time()
         self._room.sockets.keep(formation.sockets)
+        self._vouched.clear()
         self._record("good release", lambda: self._recorder.good(formation))
         self._manager.ready()
 

@@ -134,6 +134,9 @@ class Keeper:
 
     def _spawn(self) -> None:
         process, room = self.process, self._room
+        if not room.intact(process):
+            self.tell(SpawnFailed("its checkout was changed, and is looked at anew"))
+            return
         env = dict(process.env)
         try:
             sockets = []

@@ -164,6 +164,25 @@ def test_a_process_type_that_a_later_release_has_no_more(shop: Shops, host: Host
     assert new.gitrel("run", "-c", "nothing=1", code=2).message["what"] == "no process type 'nothing' to scale"
 
 
+def test_a_changed_checkout_is_mended_before_a_process_starts_again(shop: Shops, host: Hosts) -> None:
+    dev = shop(0)
+    dev.desk.write("text", "as released\n")
+    dev.release("cat text; exec sleep 1000")
+    server = host(dev.url, dev.pin)
+    with server.running() as running:
+        pid = running.pid()
+        running.expect(r"web\.1 \| 1")
+        running.expect("v1 is good")
+        text = server.checkout("v1") / "text"
+        text.chmod(0o644)
+        text.write_text("as somebody else would have it\n")
+        os.kill(pid, signal.SIGKILL)
+        running.expect("web.1 failed: cannot be started: its checkout was changed")
+        running.expect(r"web\.1 \| 1")
+        running.expect("web.1 healthy")
+    assert "somebody else" not in running.said.decode()
+
+
 def test_what_the_app_writes_into_its_checkout_stays_until_the_next_start(shop: Shops, host: Hosts) -> None:
     dev = shop(0)
     dev.release("echo up; exec sleep 1000")
