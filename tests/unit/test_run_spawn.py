@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,3 +135,14 @@ def test_a_child_dies_with_its_parent() -> None:
     while os.read(read, 100):  # the end comes when the child, the last writer, is dead
         pass
     os.close(read)
+
+
+def test_what_holds_secrets_leaves_no_core_dump_and_what_it_starts_may(tmp_path: Path) -> None:
+    """PR_GET_DUMPABLE is 3 (prctl(2)); exec gives it back to the program that is started."""
+    ask = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    program = f"{ask}; from gitrel.run.spawn import set_undumpable; set_undumpable(); {ask}; import os, sys; "
+    program += f"sys.stdout.flush(); os.execv(sys.executable, [sys.executable, '-c', {ask!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["1", "0", "1"]
