@@ -1,4 +1,4 @@
-"""What `gitrel run` becomes once it knows what to run: `python -P -m gitrel.cli.supervisor FD`.
+"""What `gitrel run` becomes once it knows what to run: `python -P -m gitrel.cli.supervisor FD HOME`.
 
 It stays for as long as the server is up. So it imports nothing that parses records, verifies, decrypts, speaks to a
 remote or reads a command line: that is done by `gitrel.cli.looking`, in a child each time. What it needs is in a
@@ -53,7 +53,8 @@ class Task:
             file.write(json.dumps({name: getattr(self, name) for name in self.__slots__}).encode())
         for kept in (self.lock, *inherited(env)):
             os.set_inheritable(kept, True)
-        os.execve(sys.executable, [sys.executable, "-P", "-m", "gitrel.cli.supervisor", str(fd)], dict(env))  # noqa: S606
+        argv = [sys.executable, "-P", "-m", "gitrel.cli.supervisor", str(fd), self.home]  # the home is for ps(1) alone
+        os.execve(sys.executable, argv, dict(env))  # noqa: S606
 
 
 def _read(fd: int) -> Task:
