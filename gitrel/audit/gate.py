@@ -57,7 +57,7 @@ from gitrel.trust.content import (
 )
 from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.signers import parse_canonical, verify_signature
-from gitrel.trust.walk import RecordReader, entries, find_builds, load_trust, walk_config, walk_releases
+from gitrel.trust.walk import RecordReader, entries, load_trust, walk_builds, walk_config, walk_releases
 
 P = TypeVar("P", BuildRecord, ConfigRecord)
 
@@ -194,7 +194,7 @@ class _Admission:
         """Signed by the build role, and whole: its files are hashed, so that no server downloads them in vain."""
         name = str(ref)
         only = {**{key: oid for key, oid in self._after.items() if not key.startswith("refs/builds/")}, name: ref.build}
-        signed = next(find_builds(only, self._objects, self._trust, enough=False), None)
+        signed = next((each.signed for each in walk_builds(only, self._objects, self._trust)), None)
         if signed is None:
             self._explain_build(ref)
             raise Refused("not signed by the build role", check=Check.BUILD, where=name)

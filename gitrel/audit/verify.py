@@ -11,7 +11,7 @@ from gitrel.trust.ledger import ChainedRelease, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Examined:
     """A verdict, and whether the files were verified too (`files` False: the records only)."""
 
     verdict: Verdict
@@ -26,12 +26,12 @@ def verify_files(repo: Repository, chained: ChainedRelease) -> VerifiedRelease:
     return verify_content(bound, hash_tree(repo, bound.build_tree, ref))
 
 
-def examine(repo: Repository, verdict: Verdict, *, files: bool) -> Finding:
+def examine(repo: Repository, verdict: Verdict, *, files: bool) -> Examined:
     """A verdict, taken further by its files if they are asked for."""
     if not files or verdict.release is None:
-        return Finding(verdict=verdict, files=False)
+        return Examined(verdict=verdict, files=False)
     try:
         verify_files(repo, verdict.release)
     except Refused as refusal:
-        return Finding(verdict=replace(verdict, release=None, refusal=refusal), files=True)
-    return Finding(verdict=verdict, files=True)
+        return Examined(verdict=replace(verdict, release=None, refusal=refusal), files=True)
+    return Examined(verdict=verdict, files=True)

@@ -15,13 +15,12 @@ from gitrel.cli.pulling import pull_once, size, switch_to
 from gitrel.cli.running import parse_scale
 from gitrel.cli.server import open_home, open_remote
 from gitrel.errors import FormatError, LocalStateError, NotFound, UsageError
-from gitrel.format.manifest import MANIFEST, RELEASE_PHASE, RunSpec, parse_manifest
-from gitrel.format.procfile import PROCFILE, parse_procfile
+from gitrel.format.manifest import RELEASE_PHASE, RunSpec
+from gitrel.format.procfile import PROCFILE
 from gitrel.ids import Entry, Ledger
 from gitrel.run import files, report
 from gitrel.run.home import Home
-from gitrel.run.layout import Layout
-from gitrel.run.prepare import read_build_file
+from gitrel.run.layout import Layout, app_files
 from gitrel.run.pull import bring
 from gitrel.run.resolve import candidates, verify_here
 
@@ -70,9 +69,7 @@ def scale(console: Console, path: Path | None, words: list[str], reset: bool) ->
 
 def _built_scales(home: Home, entry: Entry) -> Mapping[str, int]:
     """How many of each process type a release asks for."""
-    verified = verify_here(home, home.read_state(), entry)
-    kinds = parse_procfile(read_build_file(home, verified, PROCFILE), f"{entry}:{PROCFILE}")
-    manifest = parse_manifest(read_build_file(home, verified, MANIFEST), f"{entry}:{MANIFEST}")
+    kinds, manifest = app_files(home, verify_here(home, home.read_state(), entry))
     return {kind: manifest.run.get(kind, RunSpec()).scale for kind in kinds if kind != RELEASE_PHASE}
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import poll
@@ -46,13 +45,6 @@ class Order:
             stop_if_repudiated=self.stop_if_repudiated,
             say=console.note,
         )
-
-    def document(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> Self:
-        return cls(**document)
 
 
 def look(console: Console, path: Path, order: Order, last: str, pull: bool) -> int:

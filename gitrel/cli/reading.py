@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gitrel.audit.explain import Outcome, explain
-from gitrel.audit.verify import Finding, examine
+from gitrel.audit.verify import Examined, examine
 from gitrel.cli.console import Console, error_fields
 from gitrel.cli.deploys import released_files
 from gitrel.cli.developer import Developer, open_developer
@@ -225,7 +225,7 @@ def _explain(dev: Developer, now: Standing, chosen: Verdict | None) -> ExitCode:
     return ExitCode.DONE
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Examined) -> str:
     verdict = finding.verdict
     if verdict.refusal is not None:
         return f"{verdict.entry}  {'pending' if verdict.pending else 'REFUSED'}  {verdict.refusal}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 from gitrel.cli.console import Console
@@ -55,7 +56,7 @@ def run(console: Console, path: Path | None, order: Order, follow: bool, interva
             lock=lock,
             leases=leases.fd,
             metrics=str(metrics.absolute()) if metrics else None,
-            order=order.document(),
+            order=asdict(order),
             interval=interval if follow else None,
             first=first.encode().decode(),
         ).become(os.environ)

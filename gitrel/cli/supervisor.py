@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,7 +50,7 @@ class Task:
         """Replace this process with the supervisor. Raises `OSError`."""
         fd = os.memfd_create("gitrel-run", 0)
         with open(fd, "wb", closefd=False) as file:
-            file.write(json.dumps({name: getattr(self, name) for name in self.__slots__}).encode())
+            file.write(json.dumps(asdict(self)).encode())
         for kept in (self.lock, *inherited(env)):
             os.set_inheritable(kept, True)
         argv = [sys.executable, "-P", "-m", "gitrel.cli.supervisor", str(fd), self.home]  # the home is for ps(1) alone

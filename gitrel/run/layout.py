@@ -90,6 +90,13 @@ def platform_environment(home: Home, verified: VerifiedRelease, name: str, port:
     }
 
 
+def app_files(home: Home, verified: VerifiedRelease) -> tuple[dict[str, str], Manifest]:
+    """The commands of a verified release by process type, and its manifest. Raises `FormatError`."""
+    entry = verified.chained.entry
+    commands = parse_procfile(read_build_file(home, verified, PROCFILE), f"{entry}:{PROCFILE}")
+    return commands, parse_manifest(read_build_file(home, verified, MANIFEST), f"{entry}:{MANIFEST}")
+
+
 class Layout:
     """What a verified release consists of when it runs, its secrets decrypted.
 
@@ -100,9 +107,7 @@ class Layout:
         self._home = home
         self._verified = verified
         self._port = port
-        entry = verified.chained.entry
-        self.commands = parse_procfile(read_build_file(home, verified, PROCFILE), f"{entry}:{PROCFILE}")
-        self.manifest: Manifest = parse_manifest(read_build_file(home, verified, MANIFEST), f"{entry}:{MANIFEST}")
+        self.commands, self.manifest = app_files(home, verified)
         self._users = {kind: find_user(self.spec(kind).user, kind) for kind in self.commands}
         self._config = config_values(verified, self.manifest, home.identity)
 

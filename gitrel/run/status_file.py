@@ -8,7 +8,7 @@ from typing import Any
 
 from gitrel.errors import GitrelError
 from gitrel.run import report
-from gitrel.run.loop import Loop
+from gitrel.run.loop import Loop, Timer
 from gitrel.run.output import Journal
 
 RETRY = 5.0  # seconds after a write that failed
@@ -36,6 +36,7 @@ class StatusFile:
         self._document = document
         self._observe = observe
         self._stale = True
+        self._retry: Timer | None = None
         self._problems = {"status": "", "metrics": ""}
 
     def start(self) -> None:
@@ -55,7 +56,8 @@ class StatusFile:
             report.write(self._path, document)
         except OSError as error:
             self._problem("status", f"no status file for now: {error}")
-            self._loop.after(RETRY, self.changed)
+            if self._retry is None or not self._retry.set:
+                self._retry = self._loop.after(RETRY, self.changed)
         else:
             self._problem("status", "")
         if self._observe is not None:

@@ -30,7 +30,7 @@ from gitrel.run.follow import Follower, Looker
 from gitrel.run.formation import Formation, Process, Wish, check_looker_marked, check_marked
 from gitrel.run.guardian import Guardian
 from gitrel.run.lifecycle import Exit
-from gitrel.run.loop import Loop
+from gitrel.run.loop import Loop, Timer
 from gitrel.run.notify import Manager
 from gitrel.run.output import Journal, Sink
 from gitrel.run.proctree import Seen, descendants, kill_all, mark_of, of_home, snapshot
@@ -122,6 +122,7 @@ class Supervisor:
         self._vouched: set[str] = set()
         self._doubted: set[str] = set()
         self._unrecorded: dict[str, Callable[[], None]] = {}
+        self._rerecord: Timer | None = None
         self._foreign: list[Seen] = []
         self._guardian_since = 0.0
 
@@ -316,7 +317,8 @@ class Supervisor:
             try:
                 call()
             except GitrelError as error:
-                self._loop.after(RECORD_PAUSE, self._write_down)
+                if self._rerecord is None or not self._rerecord.set:
+                    self._rerecord = self._loop.after(RECORD_PAUSE, self._write_down)
                 return error
             del self._unrecorded[what]
         return None

@@ -56,13 +56,13 @@ class Task:
         self._pipe = -1
         self._answer = bytearray()
         self._tail: deque[bytes] = deque(maxlen=TAIL)
-        self.pid = 0
+        self._pid = 0
         self.late = False
 
     @property
     def session(self) -> int:
         """The session of the child, while it runs."""
-        return self.pid
+        return self._pid
 
     def start(self) -> None:
         """Raises `OSError`; then nothing was started, and `ended` is not called."""
@@ -82,7 +82,7 @@ class Task:
                 os.close(fd)
         if job.answers:
             room.loop.reading(self._pipe, self._readable)
-        self.pid = self._session = child.pid
+        self._pid = self._session = child.pid
         pipes = (child.stdout, child.stderr)
         self._streams = [Stream(room.loop, room.journal, job.name, fd, self._tail) for fd in pipes]
         room.guardian.add(child.pid)
@@ -125,22 +125,22 @@ class Task:
         self.stop()
 
     def stop(self) -> None:
-        if self.pid:
+        if self._pid:
             self._signal(signal.SIGTERM)
             self._set(self._job.grace, self.kill)
 
     def kill(self) -> None:
-        if self.pid:
+        if self._pid:
             self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         try:
-            signal_group(self.pid, number)
+            signal_group(self._pid, number)
         except OSError as error:
             self._room.journal.say(f"{self._job.name}: {number.name}: {error.strerror}")
 
     def _exited(self, how: Exit) -> None:
-        self.pid = 0
+        self._pid = 0
         done = partial(self._done, how)
         self._set(CLEAR_LIMIT, done)
         self._sweep = Sweep(self._room.loop, partial(self._room.leftovers, self._session, self._job.env[MARK]), done)

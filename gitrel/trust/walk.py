@@ -296,15 +296,6 @@ def _carried_configs(refs: RefMap, objects: Objects, trust: TrustChain, deploy: 
     return frozenset(release.config.id for release in good if release.config is not None)
 
 
-def find_builds(
-    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None, *, enough: bool = True
-) -> Iterator[Signed[BuildRecord]]:
-    """The builds of `walk_builds`; with `enough` without those that still need approvals."""
-    for build in walk_builds(refs, objects, trust, source):
-        if build.lack is None or not enough:
-            yield build.signed
-
-
 def walk_builds(
     refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None
 ) -> Iterator[VerifiedBuild]:

@@ -12,6 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ Shops = Callable[[int], Shop]
 
 PATIENCE = 60.0
 EXPOSURE = 2.5  # of 10, as systemd-analyze judges; 4 is where it stops to say OK
-TREES = {"/opt/tree": str(ROOT), "/opt/python": sys.prefix, sys.base_prefix: sys.base_prefix}
+TREES = {"/opt/tree": str(ROOT), "/opt/packages": sysconfig.get_path("purelib"), sys.base_prefix: sys.base_prefix}
+PYTHONPATH = "/opt/tree:/opt/packages"
 
 _APP = """\
 import http.server, os, socket
@@ -78,11 +80,14 @@ printf 'root:x:0:0:root:/root:/bin/sh\\n' > etc/passwd
 printf 'root:x:0:\\n' > etc/group
 printf '[safe]\\n\\tdirectory = *\\n' > etc/gitconfig  # the remote is another user's
 echo 0123456789abcdef0123456789abcdef > etc/machine-id
-printf '[Manager]\\nDefaultEnvironment=PYTHONPATH=/opt/tree PYTHONDONTWRITEBYTECODE=1\\n' > etc/systemd/system.conf
+cat > etc/systemd/system.conf <<END
+[Manager]
+DefaultEnvironment=PYTHONPATH=$PYTHONPATH PYTHONDONTWRITEBYTECODE=1
+END
 printf '[Unit]\\nDescription=nothing but us\\n' > etc/systemd/system/idle.target
 printf '[Service]\\nStandardOutput=append:/var/log/services\\n' > etc/systemd/system/service.d/log.conf
 touch var/log/services
-printf '#!/opt/python/bin/%s\\nfrom gitrel.cli import main\\nraise SystemExit(main())\\n' "$PYTHON" > opt/bin/gitrel
+printf '#!%s\\nfrom gitrel.cli import main\\nraise SystemExit(main())\\n' "$PYTHON" > opt/bin/gitrel
 chmod 755 opt/bin/gitrel
 while [ $# -gt 0 ]; do mkdir -p "./$2"; mount --bind "$1" "./$2"; shift 2; done
 mount -t tmpfs -o mode=755 tmpfs run
@@ -116,7 +121,7 @@ class Machine:
 
     def attempt(self, *argv: str) -> Done:
         inside = ["nsenter", "-t", str(self.pid), "-a", "-r", "-w", "/usr/bin/env", "-i", f"PATH={os.defpath}"]
-        extra = ["HOME=/root", "PYTHONPATH=/opt/tree", "PYTHONDONTWRITEBYTECODE=1"]
+        extra = ["HOME=/root", f"PYTHONPATH={PYTHONPATH}", "PYTHONDONTWRITEBYTECODE=1"]
         return run([*inside, *extra, *argv], Path("/"), os.environ)
 
     def run(self, *argv: str, code: int = 0) -> str:
@@ -134,6 +139,11 @@ class Machine:
     def get(self, url: str) -> str:
         code = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=40).read().decode())"
         return self.run("/usr/bin/python3", "-c", code).strip()
+
+    def await_stopped(self, *units: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (states := {self.show(unit, "ActiveState") for unit in units}) != {"inactive"}:
+            assert time.monotonic() < deadline, f"{states}\n{self.said()}"
 
     def await_get(self, url: str, prefix: str) -> str:
         deadline = time.monotonic() + PATIENCE
@@ -162,7 +172,7 @@ def _booted(tmp_path: Path, binds: dict[str, str]) -> Iterator[Machine]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, "PYTHON": Path(sys.executable).name},
+            env={**os.environ, "PYTHON": os.path.realpath(sys.executable), "PYTHONPATH": PYTHONPATH},
         )
     try:
         yield _await_systemd(shell, log)
@@ -278,7 +288,8 @@ def test_a_service_for_each(dev: Shop, boot: Callable[..., Machine]) -> None:
     failed = machine.attempt("systemctl", "start", "shop-pull.service")
     assert failed.code != 0, "a remote that is away is a failed unit"
     assert pids() == after
-    machine.run("systemctl", "stop", "shop.target")
+    machine.run("systemctl", "stop", "shop.target")  # waits for the target alone, not for what is part of it
+    machine.await_stopped("shop-web@5000.service", "shop-web@5001.service", "shop-worker@5000.service")
     assert "shop" not in machine.run("ps", "-eo", "user=")
 
 

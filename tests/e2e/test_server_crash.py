@@ -200,13 +200,31 @@ def test_a_join_that_fails_leaves_nothing(shop: Shops, host: Hosts, tmp_path: Pa
     assert (other.code, other.message["what"]) == (2, "this is a gitrel home already")
 
 
-def test_without_space_the_old_release_stays(pair: Host, tmp_path: Path) -> None:
-    """A filesystem of its own, full, then read-only: pull fails and what is there starts; with space again v2 comes."""
-    script = """
+SMALL_DISK = """
 set -u
 mount -t tmpfs -o size=8m none "$MOUNT"
 cp -a "$FROM" "$MOUNT/home"
 export GITREL_HOME="$MOUNT/home"
+"""
+
+
+def on_a_small_disk(server: Host, mount: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script beside a copy of the home, `$MOUNT/home`, where `gitrel` is the program."""
+    mount.mkdir()
+    program = " ".join(shlex.quote(word) for word in server.argv())
+    return subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", f'gitrel() {{ {program} "$@"; }}\n{SMALL_DISK}{script}'],
+        env={**server.env, "MOUNT": str(mount), "FROM": str(server.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_without_space_the_old_release_stays(pair: Host, tmp_path: Path) -> None:
+    """A filesystem of its own, full, then read-only: pull fails and what is there starts; with space again v2 comes."""
+    script = """
 head -c 100m /dev/zero > "$MOUNT/filler" 2>/dev/null
 gitrel pull; echo "full: $?"
 gitrel exec web
@@ -224,18 +242,7 @@ gitrel exec web
 find "$MOUNT/home" -name '*.tmp*' -o -name 'quarantine-*'
 git -C "$MOUNT/home/repo.git" fsck --no-dangling --no-progress; echo "fsck: $?"
 """
-    program = " ".join(shlex.quote(word) for word in pair.argv())
-    mount = tmp_path / "full"
-    mount.mkdir()
-    script = f'gitrel() {{ {program} "$@"; }}\n{script}'
-    done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", "sh", "-c", script],
-        env={**pair.env, "MOUNT": str(mount), "FROM": str(pair.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = on_a_small_disk(pair, tmp_path / "full", script)
     said = done.stdout
     assert re.search(r"full: 14\n1\n", said), done.stdout + done.stderr
     assert "current    v1" in said
@@ -256,10 +263,6 @@ def test_prune_without_space(shop: Shops, host: Hosts, tmp_path: Path) -> None:
         server.gitrel("pull")
     server.gitrel("prune", "--dry-run")
     script = """
-set -u
-mount -t tmpfs -o size=8m none "$MOUNT"
-cp -a "$FROM" "$MOUNT/home"
-export GITREL_HOME="$MOUNT/home"
 for left in 0 4k 12k 24k 40k 64k; do
   rm -f "$MOUNT/filler"; head -c 100m /dev/zero > "$MOUNT/filler" 2>/dev/null
   truncate -s "-$left" "$MOUNT/filler"
@@ -273,17 +276,6 @@ gitrel exec web
 find "$MOUNT/home" -name '*.tmp*' -o -name 'tmp_*' -o -name gitrel-gone
 git -C "$MOUNT/home/repo.git" fsck --no-dangling --no-progress; echo "fsck: $?"
 """
-    program = " ".join(shlex.quote(word) for word in server.argv())
-    mount = tmp_path / "full"
-    mount.mkdir()
-    script = f'gitrel() {{ {program} "$@"; }}\n{script}'
-    done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", "sh", "-c", script],
-        env={**server.env, "MOUNT": str(mount), "FROM": str(server.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = on_a_small_disk(server, tmp_path / "full", script)
     assert done.stdout == "3\n" * 6 + "kept: v3\nspace: 0\n3\nfsck: 0\n", done.stdout + done.stderr
     assert "a bug" not in done.stderr

@@ -65,7 +65,7 @@ from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import VerifiedRelease, bind_trees, check_shape, hash_tree, verify_content
 from gitrel.trust.ledger import ChainedRelease, Verdict
-from gitrel.trust.walk import load_trust, walk_releases
+from gitrel.trust.walk import load_trust, walk_builds, walk_releases
 
 SHOP = App("shop")
 STAMP = Stamp(name="Alice Example", email="alice@example.org", time=1_700_000_000, zone="+0130")
@@ -392,6 +392,13 @@ def commit_with(payload: bytes, signature: str, header: str = "gpgsig") -> bytes
     head, _, message = payload.partition(b"\n\n")
     armor = f"{header} {signature}".replace("\n", "\n ").encode()
     return head + b"\n" + armor + b"\n\n" + message
+
+
+def find_builds(
+    refs: Mapping[str, ObjectId], sim: Simulator, chain: TrustChain, *, enough: bool = True
+) -> list[Signed[BuildRecord]]:
+    """What `walk_builds` finds; with `enough` without what waits for approvals."""
+    return [each.signed for each in walk_builds(refs, sim, chain) if each.lack is None or not enough]
 
 
 def ledger_ref(entry: int, deploy: Deploy = PRODUCTION) -> LedgerRef:

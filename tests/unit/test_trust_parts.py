@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from simulator import FILES, Simulator, role, shop
+from simulator import FILES, Simulator, find_builds, role, shop
 from test_trust_position import ALICE, BOB, CI, MALLORY, STAGING, old, start, team
 
 from gitrel.errors import Refused
@@ -14,7 +14,7 @@ from gitrel.format.record import Cited
 from gitrel.ids import PRODUCTION, TRUST, App, BuildRef, Entry, Ledger, LedgerRef, ObjectId, RecordId, Sha256
 from gitrel.trust.history import released_before
 from gitrel.trust.signers import approval_command
-from gitrel.trust.walk import find_builds, walk_config
+from gitrel.trust.walk import walk_config
 
 # build and config records
 

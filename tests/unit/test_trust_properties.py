@@ -12,13 +12,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keys_support import Key, ed25519_key
-from simulator import FILES, Simulator, commit_with, ledger_ref, policy, role
+from simulator import FILES, Simulator, commit_with, find_builds, ledger_ref, policy, role
 
 from gitrel.errors import Refused
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
 from gitrel.format.trust import TrustPolicy
 from gitrel.ids import PRODUCTION, App, ApprovalRef, Deploy, Entry, KeyId, RecordId, Sha256
-from gitrel.trust.walk import find_builds
 
 NAMES = ("alice", "bob", "carol")
 STAGING = Deploy("staging")

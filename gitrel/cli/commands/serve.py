@@ -99,7 +99,7 @@ def look(
 
     if not is_asked():
         raise UsageError("`gitrel look` is for the supervisor", hint="`gitrel status` shows what runs")
-    return command(Console(), home, Order.of(loads(order)), last, pull)
+    return command(Console(), home, Order(**loads(order)), last, pull)
 
 
 class _Exec(TyperCommand):
