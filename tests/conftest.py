@@ -6,6 +6,7 @@ In CI (the variable `CI` is set) a skipped test is a failed test: what a test ne
 from __future__ import annotations
 
 import base64
+import compileall
 import errno
 import os
 import re
@@ -59,9 +60,14 @@ _NOT_FOUND = re.compile(
 )
 
 
-def pytest_configure() -> None:
-    """A job in the background of a script ignores Ctrl-C, and what is ignored stays so in every child of it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """A job in the background of a script ignores Ctrl-C, and what is ignored stays so in every child of it.
+
+    The package is compiled once here: the many processes of a run would each do it again for themselves.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(__file__).parents[1] / "gitrel", quiet=2)
 
 
 def find_program(name: str) -> str | None:

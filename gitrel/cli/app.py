@@ -8,6 +8,8 @@ import traceback
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command_name
+from typer.models import CommandInfo
 
 from gitrel import __version__
 from gitrel.cli.commands import audit, config, develop, export, reading, serve, trust
@@ -15,25 +17,36 @@ from gitrel.cli.console import Console
 from gitrel.cli.outcome import unexpected
 from gitrel.errors import ExitCode, GitrelError, Interrupted, UsageError
 
-app = typer.Typer(
-    name="gitrel",
-    help="Build, release and run with git itself: signed, append-only releases in an ordinary repository.",
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(develop.app)
-app.add_typer(reading.app)
-app.add_typer(audit.app)
-app.add_typer(config.app, name="config")
-app.add_typer(trust.app, name="trust")
-app.add_typer(serve.app)
-app.add_typer(export.app, name="export")
+PARTS = (develop.app, reading.app, audit.app, serve.app)
+GROUPS = {"config": config.app, "trust": trust.app, "export": export.app, "hook": serve.hook_app}
 
 
-@app.callback(invoke_without_command=True)
+def make_app(word: str = "") -> typer.Typer:
+    """All commands, or the one that `word` names: typer looks at every parameter of all that it is given (60 ms)."""
+    app = typer.Typer(
+        name="gitrel",
+        help="Build, release and run with git itself: signed, append-only releases in an ordinary repository.",
+        no_args_is_help=True,
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_top)
+    commands = [info for part in PARTS for info in part.registered_commands]
+    chosen = [info for info in commands if name_of(info) == word]
+    app.registered_commands += chosen or (commands if word not in GROUPS else [])
+    for name, group in GROUPS.items():
+        if name == word or (word not in GROUPS and not chosen):
+            app.add_typer(group, name=name)
+    return app
+
+
+def name_of(info: CommandInfo) -> str:
+    """The word on the command line."""
+    return info.name or get_command_name(getattr(info.callback, "__name__", ""))
+
+
 def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     _debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
@@ -48,6 +61,7 @@ def run_command(argv: list[str]) -> int:
     debug = "--debug" in argv
     console = Console(as_json="--json" in argv)
     try:
+        app = make_app(next((word for word in argv if not word.startswith("-")), ""))
         outcome: Any = app(args=argv, prog_name="gitrel", standalone_mode=False)
     except GitrelError as error:
         if debug:

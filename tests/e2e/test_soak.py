@@ -126,9 +126,11 @@ class Soak:
             self._good = name
 
     def kill_process(self) -> None:
+        """Not while a release is on trial: that would be its failure, and it is not tried again."""
         with contextlib.suppress(OSError, ValueError):
-            pids = [each["pid"] for each in self.status()["processes"] if each["pid"]]
-            if pids:
+            status = self.status()
+            pids = [each["pid"] for each in status["processes"] if each["pid"]]
+            if pids and status["phase"] == "steady":
                 os.kill(self._random.choice(pids), self._random.choice([signal.SIGKILL, signal.SIGTERM]))
 
     def kill_runner(self) -> None:

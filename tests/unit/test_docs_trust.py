@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gitrel.cli.app import app
+from gitrel.cli.app import make_app
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("threat-model.md", "trust.md")
@@ -41,5 +41,5 @@ def test_commands(page: str) -> None:
     found = set(COMMAND.findall(code))
     assert found
     for words in found:
-        done = CliRunner().invoke(app, [*words.split(" "), "--help"])
+        done = CliRunner().invoke(make_app(), [*words.split(" "), "--help"])
         assert done.exit_code == 0, f"{page}: gitrel {words}"

@@ -195,7 +195,6 @@ def prune_(
 
 
 hook_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Git hooks for a self-hosted remote.")
-app.add_typer(hook_app, name="hook")
 
 
 @hook_app.command("pre-receive")
