@@ -301,6 +301,17 @@ class Shop:
         assert done.code == 0, done.err
         return done.out.strip()
 
+    @contextlib.contextmanager
+    def as_of(self, release: int) -> Iterator[None]:
+        """The remote as it was when that was the newest one, as far as releases go."""
+        later = [f"refs/releases/v{number}" for number in range(release + 1, self.releases + 1)]
+        kept = {ref: self.at_remote("rev-parse", ref) for ref in later}
+        for ref in later:
+            self.at_remote("update-ref", "-d", ref)
+        yield
+        for ref, oid in kept.items():
+            self.at_remote("update-ref", ref, oid)
+
     def allow_filter(self) -> None:
         self.at_remote("config", "uploadpack.allowFilter", "true")
 
@@ -311,32 +322,29 @@ class _Farm:
 
     folder: Path
     people: Mapping[str, Person]
-    made: dict[int, Path] = field(default_factory=dict)
+    made: dict[int, tuple[Path, str]] = field(default_factory=dict)  # and their pins
 
     def copy(self, releases: int, to: Path) -> Shop:
         if releases not in self.made:
             self.made[releases] = self._make(releases)
-        shutil.copytree(self.made[releases], to, symlinks=True)
+        folder, pin = self.made[releases]
+        shutil.copytree(folder, to, symlinks=True)
         room = self._room(to)
         desk = Desk(path=to / "shop", env=room.env, remote=to / "remote.git")
         desk.git("remote", "set-url", "origin", str(desk.remote))
-        pin = desk.gitrel("init", "--json").json["pin"]
         return Shop(desk=desk, pin=pin, releases=releases)
 
-    def _make(self, releases: int) -> Path:
+    def _make(self, releases: int) -> tuple[Path, str]:
         folder = self.folder / f"shop-{releases}"
         folder.mkdir()
         env = {**sealed(folder), "PYTHONPATH": str(ROOT)}
         room = Room(folder=folder, env=env, people=self.people)
         desk = room.desk()
         plain_app(desk, "echo up; exec sleep 1000")
-        desk.gitrel("init")
-        shop = Shop(desk=desk, pin="")
-        for _ in range(min(releases, 2)):
-            shop.release()
-        for number in range(2, releases):
-            shop.publish("rollback", f"v{number - 1}")
-        return folder
+        shop = Shop(desk=desk, pin=desk.gitrel("init", "--json").json["pin"])
+        for number in range(releases):
+            shop.release("cat text" if number and releases > 2 else None)
+        return folder, shop.pin
 
     def _room(self, folder: Path) -> Room:
         machine = folder / "machine-1"

@@ -24,7 +24,7 @@ __all__ = ["farm", "host", "shop"]  # fixtures
 Hosts = Callable[..., Host]
 Shops = Callable[[int], Shop]
 
-STEP = 1 if "GITREL_SWEEP" in os.environ else 13  # every how many calls one is tried
+STEP = 1 if "GITREL_SWEEP" in os.environ else 17  # every how many calls one is tried
 CALLS = (
     "rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat rmdir mkdir mkdirat "
     "fsync fdatasync syncfs ftruncate fchmod"

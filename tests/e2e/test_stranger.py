@@ -101,8 +101,33 @@ def build(tmp_path: Path) -> Path:
     return folder
 
 
-def hand_made(work: Work, build: Path, *, threshold: int) -> str:
-    """Trust v1, two config records, a build and two releases without gitrel; the pin."""
+@pytest.fixture(scope="session")
+def ledgers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """What `hand_made` made already: a folder, and the pins by name in it."""
+    return tmp_path_factory.mktemp("ledgers"), {}
+
+
+@pytest.fixture
+def hand_made(work: Work, build: Path, ledgers: tuple[Path, dict[str, str]]) -> Callable[[int], str]:
+    """Trust v1 of a threshold, two config records, a build and two releases without gitrel; the pin."""
+    folder, pins = ledgers
+
+    def make(threshold: int) -> str:
+        name = f"{work.git('rev-parse', '--show-object-format')}-{threshold}"
+        if name in pins:
+            shutil.rmtree(work.path)
+            shutil.copytree(folder / name, work.path.parent, dirs_exist_ok=True)
+            work.sign_as("alice")
+        else:
+            pins[name] = _by_hand(work, build, threshold)
+            for part in ("source", "envdir"):
+                shutil.copytree(work.path.parent / part, folder / name / part)
+        return pins[name]
+
+    return make
+
+
+def _by_hand(work: Work, build: Path, threshold: int) -> str:
     envdir = work.path.parent / "envdir"
     envdir.mkdir()
     (envdir / "GREETING").write_bytes(b"hello")
@@ -131,8 +156,8 @@ def content(folder: Path) -> dict[str, tuple[str, bytes]]:
     return found
 
 
-def test_gitrel_accepts_what_the_stranger_makes(work: Work, build: Path) -> None:
-    pin = hand_made(work, build, threshold=1)
+def test_gitrel_accepts_what_the_stranger_makes(work: Work, hand_made: Callable[[int], str]) -> None:
+    pin = hand_made(1)
     first, second = work.verdicts(pin)
     for verdict, entry, config in ((first, "v1", "v1"), (second, "v2", "v2")):
         assert verdict["release"] == entry
@@ -141,8 +166,8 @@ def test_gitrel_accepts_what_the_stranger_makes(work: Work, build: Path) -> None
     assert work.git("fsck", "--strict", "--full") == ""
 
 
-def test_the_strangers_approvals_count(work: Work, build: Path) -> None:
-    pin = hand_made(work, build, threshold=2)
+def test_the_strangers_approvals_count(work: Work, hand_made: Callable[[int], str]) -> None:
+    pin = hand_made(2)
     work.stranger("approve", "v1")  # alice's key again: she counts once
     assert [each["verdict"] for each in work.verdicts(pin)] == ["pending", "pending"]
     work.sign_as("bob")
@@ -159,16 +184,18 @@ def test_the_strangers_approvals_count(work: Work, build: Path) -> None:
         work.git("-c", f"gpg.ssh.allowedSignersFile={signers}", "verify-tag", oid)
 
 
-def test_a_server_runs_what_the_stranger_released(work: Work, build: Path, tmp_path: Path) -> None:
-    pin = hand_made(work, build, threshold=1)
+def test_a_server_runs_what_the_stranger_released(
+    work: Work, build: Path, hand_made: Callable[[int], str], tmp_path: Path
+) -> None:
+    pin = hand_made(1)
     home = tmp_path / "server"
     work.gitrel("join", work.path, home, "--trust", pin)
     assert work.gitrel("pull", "--home", home) == "v2"
     assert content(home / "current") == content(build)
 
 
-def test_each_continues_the_others_ledger(work: Work, build: Path) -> None:
-    pin = hand_made(work, build, threshold=1)
+def test_each_continues_the_others_ledger(work: Work, build: Path, hand_made: Callable[[int], str]) -> None:
+    pin = hand_made(1)
     work.gitrel("init", "--trust", pin)
     work.gitrel("config", "set", "GREETING=good evening")
     work.gitrel("release", "-m", MESSAGE)
@@ -181,9 +208,9 @@ def test_each_continues_the_others_ledger(work: Work, build: Path) -> None:
     assert [each["verdict"] for each in work.verdicts(pin)] == ["good"] * 4
 
 
-def test_order_without_clocks(work: Work, build: Path) -> None:
+def test_order_without_clocks(work: Work, hand_made: Callable[[int], str]) -> None:
     """The table of docs/spec/verification.md under that name: bob's key is removed once v3 is there."""
-    pin = hand_made(work, build, threshold=1)
+    pin = hand_made(1)
     built = work.git("for-each-ref", "--format=%(objectname)", "refs/builds")
     work.sign_as("bob")
     work.stranger("release", built, "By bob, in time")
