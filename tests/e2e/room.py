@@ -22,11 +22,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import FIXED_DATE, GIT_CONFIG, Person
+from forked import FRESH, Forker
 
 ROOT = Path(__file__).parents[2]
 PROCFILE = "web: python3 app.py\nworker: python3 worker.py --queue mail\n"
@@ -72,6 +74,18 @@ def run(argv: list[str], cwd: Path, env: Mapping[str, str], stdin: bytes = b"") 
     return Done(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
 
 
+@cache
+def _forker() -> Forker:
+    return Forker()
+
+
+def _gitrel(args: list[str], cwd: Path, env: Mapping[str, str]) -> Done:
+    if FRESH:
+        return run([sys.executable, "-P", "-m", "gitrel", *args], cwd, env)
+    done = _forker().run(args, cwd, env, b"", _PATIENCE)
+    return Done(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """One person's repository on one machine. `remote` None: the repository has none."""
@@ -96,7 +110,7 @@ class Desk:
         self, *args: str, code: int = 0, env: Mapping[str, str | None] | None = None, cwd: Path | None = None
     ) -> Done:
         """Run gitrel; any other exit status than `code` fails the test."""
-        done = run(self.argv(*args), cwd or self.path, self.environment(env))
+        done = _gitrel(list(args), cwd or self.path, self.environment(env))
         assert done.code == code, f"gitrel {' '.join(args)}: {done.code} instead of {code}\n{done.out}{done.err}"
         assert "Traceback" not in done.err
         return done
