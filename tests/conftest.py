@@ -48,9 +48,9 @@ GIT_CONFIG = """\
 
 # What a machine with only Python and git may lack; `.ci/run` installs all of it.
 _OPTIONAL = """
-    ab age age-keygen buildah curl fcgiwrap git-lfs ldd mount nginx node nsenter openssl ostree
-    pkill setpriv skopeo ssh ssh-add ssh-agent ssh-keygen sshd strace systemctl systemd-analyze
-    systemd-escape umoci umount unshare
+    ab age age-keygen buildah chromium curl fcgiwrap fish git-lfs groff kubectl ldd mount nginx node npm
+    nsenter openssl ostree pkill setpriv skopeo ssh ssh-add ssh-agent ssh-keygen sshd strace systemctl
+    systemd-analyze systemd-escape umoci umount unshare zsh
 """
 OPTIONAL = frozenset(_OPTIONAL.split())
 

@@ -7,12 +7,14 @@ imports what verifies and nothing else. `tests/unit/test_house.py` holds what th
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitrel.errors import LocalStateError, UsageError
+from gitrel.format.procfile import shell_command
 from gitrel.run.formation import Address
 from gitrel.run.home import Home
 from gitrel.run.layout import DEFAULT_PORT, Layout
@@ -23,7 +25,7 @@ from gitrel.run.spawn import become, set_undumpable
 
 @dataclass(slots=True)
 class Words:
-    """The command line: process types (one at most), and what follows `--`."""
+    """The command line: process types or processes of one (one word at most), and what follows `--`."""
 
     home: Path
     port: int = DEFAULT_PORT
@@ -70,7 +72,8 @@ def exec_process(words: Words) -> None:
     if len(words.kinds) > 1 or not (words.kinds or words.args):
         hint = "`gitrel exec web -- ARGS`, or `gitrel exec -- COMMAND`"
         raise UsageError("one process type, or a command", hint=hint)
-    kind, args = (words.kinds[0] if words.kinds else None), words.args
+    kind, index = _instance(words.kinds[0]) if words.kinds else (None, 1)
+    args = words.args
     home = Home(words.home)
     state = home.read_state()
     entry = state.current or candidates(state)[0]
@@ -78,12 +81,14 @@ def exec_process(words: Words) -> None:
     leases.take(entry)
     layout = Layout(home, verify_here(home, state, entry), port=words.port)
     layout.provide()
-    process = layout.process(kind or words.environment or layout.first, 1)
+    process = layout.process(kind or words.environment or layout.first, index)
     env = dict(process.env)
-    argv = args if kind is None else ["/bin/sh", "-c", _command(process.command, args), kind, *args]
+    argv = args if kind is None else ["/bin/sh", "-c", shell_command(process.command, bool(args)), kind, *args]
     try:
         if kind is not None and process.listen is not None:
             env |= _hand_over(process.listen, kind)
+        if kind is not None and process.health is not None and process.health.notify:
+            env |= {name: os.environ[name] for name in ("NOTIFY_SOCKET",) if name in os.environ}  # systemd's own
         if process.user is not None:
             become(process.user)
         os.chdir(process.cwd)
@@ -96,9 +101,14 @@ def exec_process(words: Words) -> None:
         raise LocalStateError(what, where=error.filename or str(process.cwd), why=error.strerror or "") from error
 
 
-def _command(line: str, args: list[str]) -> str:
-    command = f"exec {line}" if _simple(line) else line
-    return f'{command} "$@"' if args else command
+def _instance(word: str) -> tuple[str, int]:
+    """`web.2`, as logs call it; `web` is the first. Raises `UsageError`."""
+    kind, dot, number = word.partition(".")
+    if not dot:
+        return kind, 1
+    if not re.fullmatch("[1-9][0-9]{0,3}", number):
+        raise UsageError(f"not a process such as {kind}.2", where=repr(word[:100]))
+    return kind, int(number)
 
 
 def _hand_over(address: Address, name: str) -> dict[str, str]:
@@ -108,9 +118,3 @@ def _hand_over(address: Address, name: str) -> dict[str, str]:
     os.dup2(Sockets(inherited(os.environ)).get(address).detach(), FIRST_FD)
     os.set_inheritable(FIRST_FD, True)
     return {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name, "LISTEN_PID": str(os.getpid())}
-
-
-def _simple(command: str) -> bool:
-    """Whether `exec` may stand before a Procfile line: a plain command, no shell grammar that it would change."""
-    first = command.split(maxsplit=1)[0]
-    return not any(char in command for char in ";&|<>()`\n") and first != "exec" and "=" not in first

@@ -14,7 +14,7 @@ from pathlib import Path
 from gitrel import __version__
 from gitrel.audit.verify import verify_files
 from gitrel.cli.console import Console
-from gitrel.cli.developer import open_developer, parse_pin
+from gitrel.cli.developer import Developer, open_developer, parse_pin
 from gitrel.cli.naming import named_release
 from gitrel.cli.server import open_home
 from gitrel.errors import UsageError
@@ -25,12 +25,14 @@ from gitrel.export.records import collect, read_claim
 from gitrel.export.systemd import ROOT, Plan, per_process, supervised
 from gitrel.format.manifest import MANIFEST, RELEASE_PHASE
 from gitrel.format.procfile import PROCFILE
-from gitrel.format.tree import parse_tree
+from gitrel.format.tree import Node, parse_tree
+from gitrel.release.cut import Standing
 from gitrel.run.home import Home
 from gitrel.run.layout import Layout, base_environment
 from gitrel.run.resolve import candidates, verify_here
 from gitrel.store.durable import disk_error, make_folders, replace_file
 from gitrel.trust.content import bind_trees
+from gitrel.trust.ledger import ChainedRelease
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}  # others are called the same
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")  # what systemd takes as a user's name everywhere
@@ -103,7 +105,7 @@ def _program() -> tuple[str, ...]:
 
 
 # What processes get in an image before anything of theirs: a HOME that any user may write to.
-_IMAGE_ENV = base_environment(Path("/tmp"), "app")  # noqa: S108 - the image's own
+IMAGE_ENV = base_environment(Path("/tmp"), "app")  # noqa: S108 - the image's own
 
 
 def oci(
@@ -125,18 +127,12 @@ def oci(
     if output.exists():
         raise UsageError("something is there already", where=str(output), hint="choose another name, or remove it")
     below = oci_image.read_base(oci_image.Layout(base)) if base else empty_base(machine or _platform())
-    made = Choices(process=process, user=user, port=port, base_env=_IMAGE_ENV)
+    made = Choices(process=process, user=user, port=port, base_env=IMAGE_ENV)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
-        now = dev.standing()
-        release = named_release(console, now, entry).release
-        if release is None:
-            raise AssertionError("a good verdict has a release")
-        build = verify_files(dev.repo, release).build
+        now, release, build = chosen(dev, entry)
         records = collect(dev.repo, dev.workspace.refs(), bind_trees(release, dev.repo))
         claim = read_claim(records, now.trust.pin)  # what nobody could verify is not written
-        top = {each.name: each.oid for each in parse_tree(dev.repo.read(build.oid, "tree"), dev.repo.format)}
-        files = [dev.repo.read(top[name], "blob") for name in (PROCFILE, MANIFEST)]
+        files = app_files(dev, build)
         image = describe(claim, build, files[0], files[1], made)
         layers = (tree_items(dev.repo, build.oid, oci_image.APP), file_items(records, oci_image.RECORDS))
         digest = _write(output, image, below, layers)
@@ -146,6 +142,22 @@ def oci(
     if image.about["gitrel.writable"]:
         console.note(f"to be mounted below /shared, for it to write to: {image.about['gitrel.writable']}")
     console.result(release=str(release.entry), digest=digest, annotations=image.about)
+
+
+def chosen(dev: Developer, entry: str | None) -> tuple[Standing, ChainedRelease, Node]:
+    """The ledger, the release of that name (None: the newest), and its build, all of it verified."""
+    dev.sync()
+    now = dev.standing()
+    release = named_release(dev.console, now, entry).release
+    if release is None:
+        raise AssertionError("a good verdict has a release")
+    return now, release, verify_files(dev.repo, release).build
+
+
+def app_files(dev: Developer, build: Node) -> list[bytes]:
+    """The build's Procfile and gitrel.toml."""
+    top = {each.name: each.oid for each in parse_tree(dev.repo.read(build.oid, "tree"), dev.repo.format)}
+    return [dev.repo.read(top[name], "blob") for name in (PROCFILE, MANIFEST)]
 
 
 def _platform() -> str:
@@ -174,7 +186,7 @@ def check(console: Console, path: Path, pin: str | None) -> None:
     digest = parse_pin(pin)
     if digest is None:
         raise UsageError("no pin to check against", hint="--trust PIN, as `gitrel init` printed it")
-    proven = verify_image(oci_image.Layout(path), digest, _IMAGE_ENV)
+    proven = verify_image(oci_image.Layout(path), digest, IMAGE_ENV)
     chained, about = proven.claim.chained, proven.image.about
     rows = [
         ("image", proven.digest),
@@ -187,6 +199,5 @@ def check(console: Console, path: Path, pin: str | None) -> None:
         ("base", f"{proven.base} layers, which nobody signed here" if proven.base else "none"),
         ("required", about["gitrel.required"] or "nothing"),
     ]
-    for label, text in rows:
-        console.out(f"{label:<10} {text}")
+    console.facts(rows)
     console.result(digest=proven.digest, release=str(chained.entry), base_layers=proven.base, annotations=about)

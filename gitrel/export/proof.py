@@ -15,9 +15,10 @@ from gitrel.errors import BadInput, NotFound, Refused
 from gitrel.export.image import APP, RECORDS, Base, Image, Layout
 from gitrel.export.layer import FolderNode, Item, check_clear, content_digest, file_items, read_layer, write_layer
 from gitrel.export.records import Claim, prove, read_claim
+from gitrel.export.workload import facts, told
 from gitrel.format.envdir import plain_values
 from gitrel.format.manifest import MANIFEST, RunSpec, parse_manifest
-from gitrel.format.procfile import PROCFILE, parse_procfile
+from gitrel.format.procfile import PROCFILE, parse_procfile, shell_command
 from gitrel.format.tree import Mode, Node
 from gitrel.ids import ObjectFormat, Sha256
 from gitrel.trust.checks import Check
@@ -49,10 +50,7 @@ def describe(claim: Claim, build: Node, procfile: bytes, manifest: bytes, choice
         **spec.run.get(choices.process, RunSpec()).env,
         **plain,
         "PORT": str(choices.port),
-        "GITREL_APP": record.app,
-        "GITREL_DEPLOY": record.deploy,
-        "GITREL_RELEASE": str(record.entry),
-        "GITREL_SOURCE": chained.build.record.source,
+        **told(chained),
         "GITREL_PROCESS": choices.process,
     }
     required = sorted({*claim.secrets, *spec.missing(plain)})
@@ -60,19 +58,15 @@ def describe(claim: Claim, build: Node, procfile: bytes, manifest: bytes, choice
         f"{_OCI}title": record.app,
         f"{_OCI}version": str(record.entry),
         f"{_OCI}revision": chained.build.record.source,
-        "gitrel.deploy": record.deploy,
+        **facts(chained, build),
         "gitrel.process": choices.process,
-        "gitrel.release": str(chained.id),
-        "gitrel.tree": f"{build.oid} {build.sha256}",
-        "gitrel.trust": str(chained.trust.cited),
-        "gitrel.signers": ", ".join(chained.signers),
         "gitrel.required": ", ".join(required),
         "gitrel.writable": ", ".join(spec.writable),
     }
     run = {
         "User": choices.user,
         "Env": [f"{name}={value}" for name, value in sorted(env.items())],
-        "Cmd": ["/bin/sh", "-c", commands[choices.process]],
+        "Cmd": ["/bin/sh", "-c", shell_command(commands[choices.process])],
         "WorkingDir": f"/{APP}",
     }
     created = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=chained.signed.committer.time)

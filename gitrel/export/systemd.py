@@ -95,8 +95,7 @@ After=network.target nss-lookup.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
-User={user}
+{type}User={user}
 {sockets}RuntimeDirectory=%n
 ExecStartPre={note}
 ExecStart={become}
@@ -105,6 +104,9 @@ RestartSec=1s
 TimeoutStopSec={stop}
 KillMode=control-group
 {hardening}"""
+
+# The process may be a child of a Procfile line's shell.
+_NOTIFYING = "Type=notify\nNotifyAccess=all\nTimeoutStartSec={timeout}\n"
 
 _TARGET = """\
 [Unit]
@@ -278,13 +280,13 @@ class _Units:
         )
 
     def instances(self, kind: str) -> list[str]:
-        """Their services; an instance is what `gitrel exec` gets as `--port`."""
-        first = self.plan.port
-        return [f"{self.name}-{kind}@{first + number}.service" for number in range(self.plan.scales[kind])]
+        """Their services: `shop-web@2` is the process web.2."""
+        return [f"{self.name}-{kind}@{number}.service" for number in range(1, self.plan.scales[kind] + 1)]
 
     def process(self, kind: str, listening: str | None, target: str) -> str:
         spec = self.plan.processes[kind]
-        start = command(*self.plan.program, "exec", kind, "--home", str(self.plan.home), "--port")
+        where = ("--home", str(self.plan.home), "--port", str(self.plan.port))
+        health = spec.health
         return self.fill(
             _PROCESS,
             kind=kind,
@@ -292,7 +294,8 @@ class _Units:
             user=self.plan.user,
             sockets=f"Sockets={self.socket_name(listening)}\n" if listening else "",
             note=f"{command('/bin/cp', '-P', str(self.plan.home / 'current'), prefix='-')} %t/%n",
-            become=f"{start} %i",
+            type=_NOTIFYING.format(timeout=span(health.timeout)) if health and health.notify else "Type=exec\n",
+            become=f"{command(*self.plan.program, 'exec', *where, f'{kind}.')}%i",
             stop=span(spec.stop_timeout),
             hardening=self.hardening(self.switches(kind)),
         )

@@ -46,3 +46,18 @@ def parse_procfile(raw: bytes, where: str = PROCFILE) -> dict[str, str]:
     if not commands:
         raise FormatError("no process type in it", where=where, hint="add a line such as `web: python app.py`")
     return commands
+
+
+def shell_command(line: str, args: bool = False) -> str:
+    """What `sh -c` is given for a Procfile line, so that a plain command takes the shell's place and gets its signals.
+
+    dash stays a process of its own otherwise, even for one command. With `args`, what follows is handed on.
+    """
+    command = f"exec {line}" if _is_plain(line) else line
+    return f'{command} "$@"' if args else command
+
+
+def _is_plain(line: str) -> bool:
+    """Whether `exec` may stand before it: no shell grammar that it would change."""
+    first = line.split(maxsplit=1)[0]
+    return not any(char in line for char in ";&|<>()`\n") and first != "exec" and "=" not in first

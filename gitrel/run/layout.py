@@ -27,9 +27,9 @@ def find_user(name: str | None, kind: str) -> tuple[str, User | None]:
 
     Raises `BadInput` if there is no such user here, or gitrel may not become it.
     """
-    own = pwd.getpwuid(os.geteuid())
-    if name is None or name == own.pw_name:
-        return own.pw_name, None
+    own = _own_name()
+    if name is None or name == own:
+        return own, None
     try:
         found = pwd.getpwnam(name)
     except KeyError:
@@ -38,15 +38,23 @@ def find_user(name: str | None, kind: str) -> tuple[str, User | None]:
             where=MANIFEST,
             hint=f"`useradd --system {name}`, or change `[run.{kind}] user`",
         ) from None
-    if own.pw_uid != 0:
+    if os.geteuid() != 0:
         raise BadInput(
-            f"{kind} runs as {name}, and gitrel as {own.pw_name}",
+            f"{kind} runs as {name}, and gitrel as {own}",
             where=MANIFEST,
             why="only root can start processes as another user",
             hint=f"run gitrel as root or as {name}",
         )
     groups = tuple(os.getgrouplist(name, found.pw_gid))
     return name, User(uid=found.pw_uid, gid=found.pw_gid, groups=groups)
+
+
+def _own_name() -> str:
+    """The number, where a container has no name for it."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _make(folder: Path, user: User | None, mode: int) -> None:

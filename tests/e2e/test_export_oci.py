@@ -157,7 +157,7 @@ def test_the_same_release_is_the_same_image(dev: Shop, room: Room, tmp_path: Pat
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     worker = export(dev.desk, tmp_path / "worker", "v1", "--process", "worker")
     assert worker.manifest["layers"] == first.manifest["layers"]
-    assert worker.config["config"]["Cmd"] == ["/bin/sh", "-c", "sleep 5"]
+    assert worker.config["config"]["Cmd"] == ["/bin/sh", "-c", "exec sleep 5"]
     assert export(dev.desk, tmp_path / "newest").manifest["annotations"]["org.opencontainers.image.version"] == "v3"
 
 

@@ -261,7 +261,7 @@ def test_a_service_for_each(dev: Shop, boot: Callable[..., Machine]) -> None:
     machine = boot({"/srv/remote.git": dev.url})
     exported(machine, dev, "--per-process")
     machine.run("systemctl", "enable", "--now", "shop.target")
-    units = ["shop-web@5000.service", "shop-web@5001.service", "shop-worker@5000.service"]
+    units = ["shop-web@1.service", "shop-web@2.service", "shop-worker@1.service"]
 
     def pids() -> list[str]:
         return [machine.show(unit, "MainPID") for unit in units]
@@ -289,7 +289,7 @@ def test_a_service_for_each(dev: Shop, boot: Callable[..., Machine]) -> None:
     assert failed.code != 0, "a remote that is away is a failed unit"
     assert pids() == after
     machine.run("systemctl", "stop", "shop.target")  # waits for the target alone, not for what is part of it
-    machine.await_stopped("shop-web@5000.service", "shop-web@5001.service", "shop-worker@5000.service")
+    machine.await_stopped("shop-web@1.service", "shop-web@2.service", "shop-worker@1.service")
     assert "shop" not in machine.run("ps", "-eo", "user=")
 
 

@@ -45,7 +45,9 @@ def server(shop: Shops, host: Hosts) -> Host:
         f"web: {PYTHON} show.py --one 'two words'\nself: exec {PYTHON} show.py\nnext: A=1 {PYTHON} show.py | cat\n"
         "worker: cat text tools/run.sh && tools/run.sh\n",
     )
-    desk.manifest('[run.web.env]\nPYTHONPATH = "vendor"\nLANG = "C.UTF8"\nCOLOUR = "red"\n')
+    desk.manifest(
+        '[run.web.env]\nPYTHONPATH = "vendor"\nLANG = "C.UTF8"\nCOLOUR = "red"\n[run.self.health]\nnotify = true\n'
+    )
     desk.gitrel("config", "set", "COLOUR=green", "HOME=/nowhere", "PORT=1")
     dev.release()
     server = host(dev.url, dev.pin)
@@ -108,6 +110,16 @@ def test_it_becomes_the_process_with_exactly_this_environment(server: Host) -> N
 def test_shell_words_before_the_program(kind: str, port: str, server: Host) -> None:
     shown = json.loads(server.gitrel("exec", kind).out)
     assert (shown["env"]["PORT"], shown["env"].get("A")) == (port, "1" if kind == "next" else None)
+
+
+def test_one_of_several(server: Host) -> None:
+    env = {"NOTIFY_SOCKET": "/nobody/asked"}
+    shown = json.loads(server.gitrel("exec", "web.3", "--port", "7000", env=env).out)["env"]
+    assert (shown["GITREL_PROCESS"], shown["PORT"], shown.get("NOTIFY_SOCKET")) == ("web.3", "7002", None)
+    shown = json.loads(server.gitrel("exec", "self.2", env=env).out)["env"]
+    assert (shown["GITREL_PROCESS"], shown["PORT"], shown["NOTIFY_SOCKET"]) == ("self.2", "5101", "/nobody/asked")
+    for word in ("web.0", "web.", "web.01", "web.x"):
+        assert server.gitrel("exec", word, code=2).message["what"] == "not a process such as web.2"
 
 
 def test_what_is_not_there(server: Host) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gitrel.errors import UsageError
 from gitrel.export.systemd import MARGIN, Plan, per_process, span, supervised
+from gitrel.format.health import Health
 from gitrel.format.manifest import RunSpec
 from gitrel.ids import App, Deploy, Entry, ObjectId
 
@@ -83,11 +84,11 @@ def test_a_service_for_each() -> None:
     found = units(per_process(PLAN))
     assert set(found) == ALONE
     web, more = found["shop-web@.service"], found["shop-more@.service"]
-    assert value(web, "ExecStart") == "/opt/gitrel/bin/gitrel exec web --home /srv/shop --port %i"
+    assert value(web, "ExecStart") == "/opt/gitrel/bin/gitrel exec --home /srv/shop --port 6000 web.%i"
     assert value(web, "TimeoutStopSec") == "7500ms"
     assert value(web, "Sockets") == value(more, "Sockets") == "shop-web.socket"
-    assert value(found["shop-web.socket"], "Service") == "shop-web@6000.service"
-    every = ["shop-web@6000.service", "shop-web@6001.service", "shop-api@6000.service", "shop-more@6000.service"]
+    assert value(found["shop-web.socket"], "Service") == "shop-web@1.service"
+    every = ["shop-web@1.service", "shop-web@2.service", "shop-api@1.service", "shop-more@1.service"]
     assert value(found["shop.target"], "Wants").split() == [
         "shop-web.socket",
         "shop-api.socket",
@@ -96,6 +97,14 @@ def test_a_service_for_each() -> None:
     ]
     assert value(found["shop-pull.service"], "ExecStopPost").endswith(f"/srv/shop/current {' '.join(every)}")
     assert value(found["shop-pull.service"], "TimeoutStopSec") == f"{2 * 7.5 + 30 + 10 + MARGIN:.0f}s"
+
+
+def test_a_process_that_says_when_it_is_ready() -> None:
+    said = replace(PLAN, processes={"web": RunSpec(health=Health(notify=True, timeout=90))}, scales={"web": 1})
+    service = units(per_process(said))["shop-web@.service"]
+    assert [value(service, name) for name in ("Type", "NotifyAccess", "TimeoutStartSec")] == ["notify", "all", "90s"]
+    asked = replace(PLAN, processes={"web": RunSpec(health=Health(port=True))}, scales={"web": 1})
+    assert value(units(per_process(asked))["shop-web@.service"], "Type") == "exec"
 
 
 def test_root_only_where_a_process_has_another_user() -> None:
