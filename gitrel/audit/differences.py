@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gitrel.audit.reading import AuditedObjects
-from gitrel.errors import LocalStateError, NotFound
+from gitrel.errors import LocalStateError, NotFound, Refused
 from gitrel.ids import Kind, ObjectId
 from gitrel.store.differ import Objects, compare_trees
 from gitrel.store.pack import PackWriter, deflate
 from gitrel.store.repository import Repository
+from gitrel.trust.checks import Check
 
-_ROOM = re.compile(rb"gitrel-build-\d+-[0-9a-f]{40}")
+_ROOM = re.compile(rb"gitrel-build-(?:\d+-)?[0-9a-f]{40}")  # with the user's id in older builds
 _TIME = re.compile(rb"\b(?:19|20)\d\d-[01]\d-[0-3]\d|\b[0-2]\d:[0-5]\d:[0-5]\d\b")
 _ARCHIVE = re.compile(r"\.(?:zip|whl|jar|war|egg|tar|tgz|gz|bz2|xz|zst|a)$")
 _NUMBERS = re.compile(rb"[0-9]+")
@@ -30,6 +32,40 @@ class Difference:
     path: str
     how: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """A release's source, built a second time; `signed` and `rebuilt` are the two builds' trees."""
+
+    release: str
+    source: ObjectId
+    signed: ObjectId
+    rebuilt: ObjectId
+    differences: tuple[Difference, ...]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "source": self.source,
+            "signed_tree": self.signed,
+            "rebuilt_tree": self.rebuilt,
+            "equal": not self.differences,
+            "differences": [{"path": each.path, "how": each.how, "cause": each.cause} for each in self.differences],
+        }
+
+    @property
+    def refusal(self) -> Refused | None:
+        if self.signed == self.rebuilt:
+            return None
+        return Refused(
+            f"the build of {self.source[:12]} is not the one that was signed",
+            check=Check.CONTENT,
+            where=self.release,
+            why=f"{len(self.differences)} files differ, the first is {self.differences[0].path}",
+            hint="make the build reproducible, or ask the builder what else went into it",
+        )
 
 
 class Either:
@@ -64,11 +100,15 @@ def differences(objects: Objects, signed: ObjectId, rebuilt: ObjectId) -> Iterat
 
 def _cause(path: str, old: bytes, new: bytes) -> str:
     if path.endswith(".pyc") or "__pycache__/" in path:
-        return "byte-compiled Python has its source's time or path in it: set PYTHONDONTWRITEBYTECODE, or exclude it"
+        return "byte-compiled Python has its source's time or path in it: pip's --no-compile, PYTHONDONTWRITEBYTECODE"
     if _ARCHIVE.search(path):
         return "an archive holds times, owners and an order: use SOURCE_DATE_EPOCH and sorted names"
     if _ROOM.search(old) or _ROOM.search(new):
         return "the path of the build is in it"
+    if old.startswith(b"#!") and new.startswith(b"#!") and old.partition(b"\n")[2] == new.partition(b"\n")[2]:
+        return "the interpreter's path in the first line: build with the same one, or remove the script"
+    if path.endswith(".dist-info/RECORD"):
+        return "it lists the digests of a package's files: see which of those differ"
     if old and sorted(old.split(b"\n")) == sorted(new.split(b"\n")):
         return "the same lines in another order"
     if _TIME.search(old) and _TIME.sub(b"", old) == _TIME.sub(b"", new):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, MutableMapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,7 +42,6 @@ class AuditedObjects:
     def __init__(self, repo: Repository) -> None:
         self._repo = repo
         self.format = repo.format
-        self._opened = ExitStack()
         self._limits = Limits()
         self._recent: OrderedDict[ObjectId, tuple[Kind, bytes]] = OrderedDict()
         self._reader: ObjectReader | None = None
@@ -54,13 +52,13 @@ class AuditedObjects:
 
     def __enter__(self) -> Self:
         try:
-            self._reader = self._opened.enter_context(ObjectReader(self._repo))
+            self._reader = ObjectReader(self._repo)
         except LocalStateError as error:
             self.damage = error
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._opened.close()
+        self._reader = None
 
     def __contains__(self, oid: ObjectId) -> bool:
         try:
@@ -96,6 +94,13 @@ class AuditedObjects:
             if len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
         return kind, data
+
+    def size(self, oid: ObjectId) -> int | None:
+        """Bytes of an object's data, as its header has them; None where that cannot be read without reading it all."""
+        try:
+            return self._reader.find(oid).size if self._reader is not None else None
+        except (NotFound, LocalStateError):
+            return None
 
     def _find(self, oid: ObjectId) -> None:
         if self._reader is not None:

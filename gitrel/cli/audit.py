@@ -15,14 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gitrel import __version__
+from gitrel.audit.changes import Changes, read_changes
 from gitrel.audit.codes import Severity
-from gitrel.audit.differences import Difference, Either, copy_commit, differences
+from gitrel.audit.differences import Either, Rebuilt, copy_commit, differences
 from gitrel.audit.document import as_json, as_sarif
 from gitrel.audit.findings import Findings
 from gitrel.audit.memory import Memory, read_memory, remember, write_memory
+from gitrel.audit.page.whole import as_html
 from gitrel.audit.places import NAMESPACES, check_folder, look
 from gitrel.audit.reading import AuditedObjects
 from gitrel.audit.result import Audit, Standing
@@ -56,6 +57,7 @@ class Wanted:
     pin: str | None
     deploys: tuple[str, ...] = ()
     sarif: Path | None = None
+    html: Path | None = None
     state: Path | None = None
     compare: str | None = None
     ledger_only: bool = False
@@ -95,12 +97,15 @@ def audit(console: Console, wanted: Wanted) -> ExitCode:
                 raise NotFound(f"no ledger of {each}", where=opened.name, hint="without --deploy all are audited")
         document = as_json(found)
         _keep(wanted, memory, found)
+        changes = read_changes(opened.repo, found, progress) if wanted.html is not None else {}
+        _write_page(wanted.html, found, changes, None)
         for line in as_text(found):
             console.out(line)
         rebuilt = None
         if wanted.rebuild is not None:
             rebuilt = rebuild(console, opened.repo, found, parse_entry(wanted.rebuild), deploys)
             document["rebuild"] = rebuilt.fields
+            _write_page(wanted.html, found, changes, rebuilt)
     refusal = _refusal(found) or (rebuilt.refusal if rebuilt is not None else None)
     if refusal is not None:
         console.error(refusal, **document)
@@ -115,6 +120,11 @@ def _keep(wanted: Wanted, memory: Memory | None, found: Audit) -> None:
     kept = remember(memory, found)
     if wanted.state is not None and kept is not None:
         write_memory(wanted.state, kept)
+
+
+def _write_page(path: Path | None, found: Audit, changes: Mapping[str, Changes], rebuilt: Rebuilt | None) -> None:
+    if path is not None:
+        replace_file(path, as_html(found, changes, __version__, rebuilt).encode())
 
 
 def _pin(text: str | None) -> Sha256:
@@ -157,7 +167,7 @@ def _local(path: Path, *, discover: bool = False) -> Repository:
 @contextmanager
 def _opened(console: Console, wanted: Wanted) -> Iterator[Audited]:
     text = wanted.repo or "."
-    if Path(text).is_dir() or ":" not in text:
+    if Path(text).is_dir() or (":" not in text and not Path(text).is_file()):
         with _local(Path(text), discover=wanted.repo is None) as repo:
             yield Audited(repo=repo, name=str(repo.path))
         return
@@ -215,38 +225,6 @@ def _refusal(found: Audit) -> Refused | None:
         why=f"{first.ref}: {first.what}{more}",
         hint=first.advice,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
-    release: str
-    source: ObjectId
-    signed: ObjectId
-    rebuilt: ObjectId
-    differences: tuple[Difference, ...]
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return {
-            "release": self.release,
-            "source": self.source,
-            "signed_tree": self.signed,
-            "rebuilt_tree": self.rebuilt,
-            "equal": not self.differences,
-            "differences": [{"path": each.path, "how": each.how, "cause": each.cause} for each in self.differences],
-        }
-
-    @property
-    def refusal(self) -> Refused | None:
-        if self.signed == self.rebuilt:
-            return None
-        return Refused(
-            f"the build of {self.source[:12]} is not the one that was signed",
-            check=Check.CONTENT,
-            where=self.release,
-            why=f"{len(self.differences)} files differ, the first is {self.differences[0].path}",
-            hint="make the build reproducible, or ask the builder what else went into it",
-        )
 
 
 def rebuild(console: Console, repo: Repository, found: Audit, entry: Entry, deploys: Sequence[Deploy]) -> Rebuilt:
