@@ -72,7 +72,9 @@ class Forker:
                 socket.send_fds(self._socket, [request], [*(file.fileno() for file in files), send])
             finally:
                 os.close(send)
-            pid = int(report.read(10))
+            first = report.read(10)
+            assert first, f"gitrel cannot be imported, or the process that forks has ended: {self._server.poll()}"
+            pid = int(first)
             if not select.select([report], [], [], patience)[0]:
                 os.kill(pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(args, patience)
