@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 _DOUBLE_QUOTED = re.compile(r'[^=]*=[^\S\r\n]*"((?:\\.|[^"\\])*)"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+# How a shell's quoting writes a quote: 'it'\''s', or 'it'"'"'s'; between such quotes a backslash is a backslash
+_SHELL_WORD = re.compile(r"""\s*(?:export\s+)?([^=\s]+)=('[^']*'(?:(?:\\'|"'")'[^']*')+)\s*""")
+_SHELL_QUOTE = re.compile(r"""'(?:\\'|"'")'""")
 # As python-dotenv has them, and what a shell needs escaped within double quotes, which heroku's CLI therefore does
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {c: c for c in "\\'\"$`!"}
 
@@ -48,10 +51,16 @@ def parse_dotenv(raw: bytes, where: str) -> dict[str, bytes]:
 def _take(found: dict[str, bytes], binding: Binding) -> None:
     if binding.key is None and not binding.error:
         return  # blank, or a comment
-    if binding.key is None or binding.value is None:
-        raise FormatError("not NAME=value", hint="quote a value that has quotes or spaces in it")
-    name = check_variable(binding.key)
-    value = _value(binding.original.string, binding.value).encode("utf-8", "surrogateescape")
+    line, name, text = binding.original.string, binding.key, binding.value
+    if name is None or text is None:
+        word = _SHELL_WORD.fullmatch(line)
+        if word is None:
+            raise FormatError("not NAME=value", hint="quote a value that has quotes or spaces in it")
+        name, text = word[1], _SHELL_QUOTE.sub("'", word[2])[1:-1]
+    else:
+        text = _value(line, text)
+    name = check_variable(name)
+    value = text.encode("utf-8", "surrogateescape")
     check_value(name, value)
     if found.setdefault(name, value) != value:
         raise FormatError(f"{name} is given twice, with two values")

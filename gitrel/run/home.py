@@ -10,7 +10,8 @@
 
 Invariant: what `state.json` names is complete on disk. So the order is objects, refs, checkout, state, links;
 the highest release seen is durable before `current` moves. While a home is being made it has a file `.joining`,
-and its `state.json` comes last.
+and its `state.json` comes last. Where Capistrano was, its releases, `shared` and `current` stay as they are, until
+the first switch replaces `current`; nothing else of it is ever touched.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,6 +36,7 @@ if TYPE_CHECKING:  # the supervisor, which stays, knows the home and not the rep
 
 _STATE = "state.json"
 _JOINING = ".joining"
+_MADE = frozenset({"builds", "quarantine", "repo.git", "run"})  # by a join, beside `releases`; all that it may remove
 _PAUSE = 0.05  # seconds between two attempts at a lock that somebody holds
 
 
@@ -69,33 +72,61 @@ def _unreadable(error: OSError, path: Path) -> LocalStateError:
     return LocalStateError("cannot read the state", where=str(path), why=error.strerror or str(error), hint=hint)
 
 
-def _check_free(path: Path) -> None:
+def _check_free(path: Path, adopt: bool) -> None:
     names = set(os.listdir(path))
-    if _STATE in names or (names and _JOINING not in names):
-        hint = f"`gitrel status --home {path}` shows it" if _STATE in names else "choose another folder"
-        what = "this is a gitrel home already" if _STATE in names else "the folder is not empty"
-        raise UsageError(what, where=str(path), hint=hint)
+    if _STATE in names:
+        hint = f"`gitrel status --home {path}` shows it"
+        raise UsageError("this is a gitrel home already", where=str(path), hint=hint)
+    if _JOINING in names:  # a killed join's
+        names -= {_JOINING, *_MADE, *filter(_is_temporary, names)}
+        if names == {"releases"}:
+            names = set()
+    if adopt:
+        _check_adoptable(path, names & (_MADE | {"identity.age"}))
+    elif names:
+        capistrano = {"current", "releases"} <= names
+        hint = "`--adopt` keeps what is there, for a folder of Capistrano's" if capistrano else "choose another folder"
+        raise UsageError("the folder is not empty", where=str(path), hint=hint)
+
+
+def _check_adoptable(path: Path, taken: set[str]) -> None:
+    """Whether a home fits beside what is there; `taken` are names of a home's that somebody else has."""
+    releases, current = path / "releases", path / "current"
+    if current.exists() and not current.is_symlink():
+        taken |= {"current"}
+    if releases.is_symlink() or (releases.exists() and not releases.is_dir()):
+        taken |= {"releases"}
+    elif releases.exists():
+        taken |= {f"releases/{name}" for name in os.listdir(releases) if re.fullmatch(r"v[0-9]+", name)}
+    if taken:
+        hint = "move it away, or choose another folder"
+        raise UsageError("something has a name that a home needs", where=str(path), why=min(taken), hint=hint)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 def _remove_temporary(folder: Path) -> None:
     """What `replace_file`, `create_file` and `Home.point` leave in a folder if they are killed."""
     try:
         for entry in os.scandir(folder):
-            if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir(follow_symlinks=False):
+            if _is_temporary(entry.name) and not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
     except OSError as error:
         raise disk_error(error, folder) from error
 
 
 def _clear(path: Path) -> None:
-    """Empty a folder that is being made a home."""
+    """Take away what a join made, and nothing else."""
     import shutil  # it imports every compressor there is
 
-    for entry in path.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != _JOINING:
-            entry.unlink()
+    for name in _MADE:
+        if (path / name).exists():
+            shutil.rmtree(path / name)
+    if (path / "releases").exists() and not os.listdir(path / "releases"):
+        (path / "releases").rmdir()
+    _remove_temporary(path)
 
 
 class Home:
@@ -120,23 +151,24 @@ class Home:
 
     @staticmethod
     @contextlib.contextmanager
-    def site(path: Path) -> Iterator[Path]:
+    def site(path: Path, *, adopt: bool = False) -> Iterator[Path]:
         """A folder for `create`: new, empty, or with what a killed `site` left, which is removed first.
 
-        It is made in place, since it may be a mount point. Without a home at the end all is as it was before.
+        It is made in place, since it may be a mount point. Without a home at the end all is as it was before. With
+        `adopt` other things may be there, as far as a home does not need their names; they are left alone.
         Raises `UsageError` if something else is there, `Locked`, `LocalStateError`.
         """
         path = path.resolve()
         new = [each for each in (path, *path.parents) if not each.exists()]
         make_folders(path)
-        _check_free(path)
+        _check_free(path, adopt)
         try:
             fd = os.open(path / _JOINING, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise disk_error(error, path) from error
         try:
             _lock(fd, path, "join")
-            _check_free(path)  # another join may have come first
+            _check_free(path, adopt)  # another join may have come first
             _clear(path)
             try:
                 yield path

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from pathlib import Path
 
 import pytest
 from handmade import release_by_hand
-from room import ROOT, Desk, Done, Room, room, run
+from room import Desk, Done, Room, room, run
 from test_audit_command import Auditor, auditor, desk, pin, template
+from typed import blocks, type_in
 
 __all__ = ["auditor", "desk", "pin", "room", "template"]  # fixtures
 
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/auditing.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = [block.commands for block in blocks("docs/auditing.md")]
 
 
-@pytest.fixture
-def typed(auditor: Auditor, tmp_path: Path) -> Done:
-    assert len(BLOCKS) == 4
-    wrapper = tmp_path / "bin/gitrel"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m gitrel "$@"\n')
-    wrapper.chmod(0o755)
-    env = {**auditor.desk.env, "URL": auditor.url, "PIN": auditor.pin, "PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
-    script = "\n".join(["set -eu", "cd", *BLOCKS])
-    return run(["bash", "-c", script], tmp_path, env)
-
-
-def test_the_page_as_it_is_typed(typed: Done, auditor: Auditor) -> None:
-    assert typed.code == 0, typed.out + typed.err
-    assert "every record and every file was verified" in typed.out
-    assert "3 releases: every link and signature holds" in typed.out
+def test_the_page_as_it_is_typed(auditor: Auditor, tmp_path: Path) -> None:
+    env = {**auditor.desk.env, "URL": auditor.url, "PIN": auditor.pin}
+    printed = type_in("docs/auditing.md", tmp_path, auditor.desk.home, env=env)
+    assert "every record and every file was verified" in printed
+    assert "3 releases: every link and signature holds" in printed
     kept = auditor.desk.home / "audits"
     assert {"shop.json", "shop.sarif", "shop-report.json", "audit.sh"} <= {path.name for path in kept.iterdir()}
 
 
 def by_script(auditor: Auditor, code: int) -> Done:
     (auditor.desk.home / "audits").mkdir(exist_ok=True)
-    run(["sh", "-c", BLOCKS[2]], auditor.path, auditor.desk.env)
+    (script,) = (block for block in BLOCKS if "audit.sh <<" in block)
+    run(["sh", "-c", script], auditor.path, auditor.desk.env)
     done = run(["sh", str(auditor.desk.home / "audits/audit.sh"), auditor.pin], auditor.path, auditor.desk.env)
     assert done.code == code, done.out + done.err
     return done

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from handmade import called
 from ledgers import SECRET, shop
 from room import Desk, Room, room, run
-from test_docs import blocks
+from typed import blocks, type_in
 
 __all__ = ["room"]  # the fixture
 
@@ -220,19 +219,16 @@ def test_source_commits_that_are_not_here(room: Room, desk: Desk) -> None:
 
 
 def test_the_page_shows_what_is_printed(desk: Desk, tmp_path: Path) -> None:
-    """Every command of docs/reading.md in this ledger, and all that it prints; ids and durations differ."""
-    program = tmp_path / "bin/gitrel"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m gitrel "$@"\n')
-    program.chmod(0o755)
-    env = {**desk.env, "PATH": f"{program.parent}:{desk.env['PATH']}"}
-    typed = blocks("reading.md")
-    assert len(typed) > 8
-    for commands, shown in typed:
-        done = run(["bash", "-euo", "pipefail", "-c", f"exec 2>&1; {commands}"], desk.path, env)
-        assert done.code == 0, done.out
-        printed, expected = (re.sub(r"\b\d+\.\d s\b", "<time>", plain(text)) for text in (done.out, shown))
-        assert printed == expected, commands
+    """Every command of docs/reading.md in this ledger, and what it prints; ids and durations differ."""
+    assert all(block.shown for block in blocks("docs/reading.md"))
+    type_in(
+        "docs/reading.md",
+        tmp_path,
+        desk.home,
+        cwd=str(desk.path),
+        env=desk.env,
+        plain=lambda text: re.sub(r"\b\d+\.\d s\b", "<time>", plain(text)),
+    )
 
 
 def test_a_damaged_object(desk: Desk) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
+from collections.abc import Callable
 
 import pytest
 from dotenv import dotenv_values
@@ -44,7 +47,35 @@ READ = {
     "heroku: a backslash": (b"A='a\\\\b c'\n", {"A": "a\\b c"}),
     "heroku: a quote": (b'A="it\'s \\$5 \\`x\\` \\"y\\" \\! \\\\\\$"\n', {"A": 'it\'s $5 `x` "y" ! \\$'}),
     "heroku: lines": (b'A="one\\ntwo"\n', {"A": "one\ntwo"}),
+    "a shell's quote": (b"A='it'\\''s \\ $x'\nB=1\n", {"A": "it's \\ $x", "B": "1"}),
+    "another shell's": (b"export A=''\"'\"'a'\"'\"''\n", {"A": "'a'"}),
 }
+
+
+def heroku_quoted(value: str) -> str:
+    """As `heroku config -s` writes a value: quote.ts of its CLI."""
+    if not re.search(r"[\"\s#!$&'()*,:;<=>?@\[\\\]^`{|}]", value):
+        return value
+    if re.search(r"['\n]", value):
+        escaped = re.sub(r'(["\\$`!])', r"\\\1", value).replace("\n", "\\n")
+        return f'"{escaped}"'
+    escaped = re.sub(r"(['\\])", r"\\\1", value)
+    return f"'{escaped}'"
+
+
+def written(values: dict[str, str], quoted: Callable[[str], str]) -> bytes:
+    return "".join(f"{name}={quoted(value)}\n" for name, value in values.items()).encode()
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_what_heroku_prints_is_read(values: dict[str, str]) -> None:
+    assert parse_dotenv(written(values, heroku_quoted), "f") == {name: v.encode() for name, v in values.items()}
+
+
+@given(st.dictionaries(NAMES, VALUES.filter(lambda text: "\\" not in text), max_size=6))
+def test_what_is_quoted_for_a_shell_is_read(values: dict[str, str]) -> None:
+    """But for backslashes, which are escapes in a dotenv file and none between a shell's single quotes."""
+    assert parse_dotenv(written(values, shlex.quote), "f") == {name: v.encode() for name, v in values.items()}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -54,6 +85,7 @@ def test_what_is_read(name: str) -> None:
 
 
 REFUSED = {
+    "text after a shell's quote": (b"A='it'\\''hunter2'x\n", 1, "not NAME=value"),
     "no assignment": (b"A=1\n\nhunter2 word\nB=2\n", 3, "not NAME=value"),
     "a name alone": (b"A=1\nhunter2\n", 2, "not NAME=value"),
     "an open quote": (b"\n\n\nA='hunter2\n", 4, "not NAME=value"),
