@@ -3,16 +3,17 @@
 Everything happens in a *room*, a folder of its own below the caller's temporary one, that goes away at the
 end:
 
-    gitrel-build-<user id>-<source commit>/
+    gitrel-build-<source commit>/
     ├── tree/    the checkout, in which the command runs
     ├── git/     what git needs for it
     ├── home/    the command's HOME
     └── tmp/     the command's TMPDIR
 
 The room's name depends on the commit alone, so that two builds of a commit that write their own paths into
-files (byte-compiled Python does) come out the same. A lock on the folder says that somebody is in it; the
-system drops the lock when that somebody is killed, and whoever builds next clears the room away. A second
-build of the same commit at the same time gets a room with a random name.
+files (byte-compiled Python does) come out the same, on another machine and as another user too. A lock on the
+folder says that somebody is in it; the system drops the lock when that somebody is killed, and the same user's next
+build clears the room away. A second build of the same commit at the same time, or one that finds another user's room
+there, gets a room with a random name.
 
 `gitrel.toml` and `Procfile` are the source commit's: `read_manifest` reads the object, not the work tree.
 """
@@ -197,7 +198,7 @@ def _carry(target: Path, raw: bytes | None, spec: BuildSpec) -> None:
         raise BadInput("not a regular file", where=name, hint=f"{name} has to be a file, not a link or a folder")
     if not target.exists():
         if raw is None:
-            raise BadInput("missing", where=name, hint=_MISSING_HINT[name])
+            raise BadInput(f"no {name}", where=name, hint=_MISSING_HINT[name])
         target.write_bytes(raw)
 
 
@@ -212,7 +213,7 @@ def room(tmp: Path, commit: ObjectId) -> Iterator[Path]:
 
     Raises `LocalStateError` when the disk does not let us.
     """
-    prefix = f"{_ROOM}-{os.geteuid()}-"
+    prefix = f"{_ROOM}-"
     try:
         tmp = tmp.resolve(strict=True)
         for stale in sorted(tmp.glob(f"{prefix}*")):

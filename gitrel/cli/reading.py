@@ -8,6 +8,7 @@ from typing import Any
 
 from gitrel.audit.explain import Outcome, explain
 from gitrel.audit.verify import Examined, examine
+from gitrel.cli.attestation import show_sboms
 from gitrel.cli.console import Console, error_fields
 from gitrel.cli.deploys import released_files
 from gitrel.cli.developer import Developer, open_developer
@@ -84,8 +85,7 @@ def show(
         now = read_ledger(dev)
         verdict = _chosen(dev, now, entry)
         fields = verdict_fields(verdict)
-        for label, text in _details(dev, now, verdict, fields):
-            console.out(f"{label:<10} {text}")
+        console.facts(_details(dev, now, verdict, fields))
         console.result(**fields)
 
 
@@ -94,7 +94,7 @@ def _chosen(dev: Developer, now: Standing, text: str | None) -> Verdict:
     if text is None:
         return now.good()
     entry = named_entry(dev.console, now, text)
-    for verdict in now.verdicts:
+    for verdict in reversed(now.verdicts):
         if verdict.entry == entry and verdict.signed is not None:
             return verdict
     return now.good(entry)
@@ -143,7 +143,10 @@ def _contents(
         rows.append(("variables", f"{different} since {before.entry if before else 'nothing'}"))
     processes = release_processes(dev, verdict)
     rows += [("process", f"{name}: {command}") for name, command in processes.items()]
+    sboms, listed = show_sboms(dev, bind_trees(verdict.release, dev.repo).build_tree) if verdict.release else ([], [])
+    rows += [("sbom", line) for line in sboms]
     fields |= {"variables": names, "processes": processes, "variables_since": difference_fields(different)}
+    fields |= {"sboms": listed}
     return rows
 
 
@@ -173,7 +176,7 @@ def verify(
 ) -> ExitCode:
     """Exit 10 if anything is refused; a release that only waits for approvals is no fault of the ledger."""
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        now = read_ledger(dev)
+        now = read_ledger(dev, whole=True)
         runnable = (verdict for verdict in reversed(now.verdicts) if verdict.release is not None)
         chosen = _chosen(dev, now, entry) if entry else next(runnable, None)
         if explained:

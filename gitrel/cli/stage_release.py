@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,26 +28,11 @@ from gitrel.ids import TRUST, App, BuildRef, Deploy, Entry, Ledger, ObjectId, Pe
 from gitrel.release.cut import Ingredients, Standing, check_required, cut, publish, standing
 from gitrel.release.genesis import sole_policy, write_genesis
 from gitrel.release.promote import choose_promotion
-from gitrel.store.durable import create_file
 from gitrel.store.known_apps import add_known_app
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import read_config
 from gitrel.trust.signers import require_role
 from gitrel.trust.walk import VerifiedBuild, load_trust, walk_builds
-
-_MANIFEST_TEXT = """\
-# How this app is built and run by gitrel; commit this file.
-app = "{app}"
-
-# [build]
-# command = "make dist"       # run by sh in a clean checkout; without it the source is the build
-# output = "."                # the folder that becomes the build
-# exclude = ["tests"]
-# pass_env = ["PIP_INDEX_URL"]
-
-# [run.web]
-# health = {{ path = "/healthz", timeout = "60s" }}
-"""
 
 
 def init(
@@ -58,8 +44,12 @@ def init(
     key: Path | None,
     pin: str | None,
     first_use: bool,
+    fetch: bool = False,
 ) -> None:
+    from gitrel.cli.fetching import fetched_from, offer_refspecs
+
     with open_developer(console, repo=repo, remote=remote, trust=pin) as dev:
+        fetched = fetched_from(dev, remote, fetch)
         dev.sync(first_use=first_use)
         if dev.repo.refs.get(str(TRUST[1])) is not None:
             chain = _accept(dev, parse_pin(pin), first_use, app)
@@ -73,7 +63,10 @@ def init(
         else:
             console.out(f"{chain.app}: trust {chain.newest.entry} accepted")
         console.out(f"pin: {chain.pin}")
-        console.result(app=chain.app, pin=chain.pin, trust=str(chain.newest.entry), made=made)
+        if fetched is not None:
+            offer_refspecs(dev, fetched, fetch)
+        fields = _first_files(dev, chain.app, made)
+        console.result(app=chain.app, pin=chain.pin, trust=str(chain.newest.entry), made=made, **fields)
 
 
 def _accept(dev: Developer, pin: Sha256 | None, first_use: bool, app: str | None) -> TrustChain:
@@ -95,7 +88,7 @@ def _accept(dev: Developer, pin: Sha256 | None, first_use: bool, app: str | None
 
 
 def _found(dev: Developer, app: str | None, person: str | None, key: Path | None, pin: Sha256 | None) -> TrustChain:
-    """A new app: trust v1, and `gitrel.toml` where there is none."""
+    """A new app: trust v1."""
     if pin is not None:
         raise NotFound("no trust ledger to accept", where=str(TRUST[1]), hint="without --trust, `init` starts one")
     name = _app_name(dev, app)
@@ -112,10 +105,18 @@ def _found(dev: Developer, app: str | None, person: str | None, key: Path | None
     # walked before it is published, as everybody else will walk it
     chain = load_trust({ref: signed.id.oid}, dev.repo, dev.repo.format, signed.id.sha256)
     dev.workspace.publish({ref: signed.id.oid})
-    folder = dev.repo.work_tree
-    if folder is not None and create_file(folder / MANIFEST, _MANIFEST_TEXT.format(app=name).encode()):
-        dev.console.note(f"wrote {MANIFEST}; look at it, then commit it")
     return chain
+
+
+def _first_files(dev: Developer, app: App, made: bool) -> dict[str, Any]:
+    """For a new app, `gitrel.toml` and a Procfile where there are none; what `--json` says of them."""
+    from gitrel.cli.first_files import FirstFiles, tell, write_first_files
+
+    found = FirstFiles()
+    if made and dev.repo.work_tree is not None:
+        found = write_first_files(dev.repo.work_tree, app)
+        tell(dev.console, found)
+    return {"written": list(found.written), "kind": found.kind, "assumed": list(found.assumed), "next": found.next_step}
 
 
 def _app_name(dev: Developer, given: str | None) -> App:
@@ -150,7 +151,7 @@ def release(
         may_release(dev, chain)
         taken = config_to_release(dev, chain, config)  # before anything is built
         if build_id is not None:
-            built = _counting(dev, named_build(dev, chain, build_id))
+            built = counting(dev, named_build(dev, chain, build_id))
         else:
             built = _build_of(dev, chain, resolve(dev, rev), taken)
         subject, text = said or (f"Release {built.record.source[:12]}", "")
@@ -218,7 +219,7 @@ def promote(
         built, cited = choose_promotion(theirs, asked, dev.deploy)
         for each in walk_builds(dev.workspace.refs(), dev.repo, chain, built.record.source):
             if each.signed.id == built.id:
-                _counting(dev, each)  # what the other deploy carries vouches for nothing here
+                counting(dev, each)  # what the other deploy carries vouches for nothing here
         subject, text = said or (f"Promote {source} {cited.entry}", "")
         fields = _publish(
             dev,
@@ -248,7 +249,7 @@ def release_config(dev: Developer) -> dict[str, Any]:
 
 
 def _before_newest(now: Standing) -> Entry:
-    runnable = [verdict.entry for verdict in now.verdicts if verdict.release is not None]
+    runnable = list(itertools.islice((each.entry for each in reversed(now.verdicts) if each.release is not None), 2))
     if len(runnable) < 2:
         raise NotFound(
             "no earlier release to roll back to",
@@ -256,7 +257,7 @@ def _before_newest(now: Standing) -> Entry:
             why=f"{len(runnable)} of {len(now.verdicts)} releases of {now.deploy} may run",
             hint="see `gitrel log`",
         )
-    return runnable[-2]
+    return runnable[1]
 
 
 def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> dict[str, Any]:
@@ -265,7 +266,8 @@ def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> 
     def make(now: Standing) -> Signed[ReleaseRecord]:
         return cut(dev.repo, now, ingredients(now), who=dev.who(), sign=dev.signer.sign)
 
-    signed = publish(dev.workspace, dev.standing, make)
+    with dev.console.working("verifying the ledger, signing and publishing"):
+        signed = publish(dev.workspace, dev.standing, make)
     record = signed.record
     dev.console.out(f"{record.entry}  {signed.id.oid}  {record.subject}")
     verdict = dev.standing().verdicts[-1]
@@ -319,7 +321,7 @@ def _build_of(
             each for each in walk_builds(dev.workspace.refs(), dev.repo, chain, source) if each.signed.id == made.id
         ]
     newest = max(found, key=lambda each: (each.lack is None, each.signed.committer.time, each.signed.id.oid))
-    return _counting(dev, newest)
+    return counting(dev, newest)
 
 
 def _check_before_building(dev: Developer, source: ObjectId, config: Signed[ConfigRecord] | None) -> None:
@@ -335,7 +337,7 @@ def _check_before_building(dev: Developer, source: ObjectId, config: Signed[Conf
         check_required(manifest, files, dev.deploy)
 
 
-def _counting(dev: Developer, build: VerifiedBuild) -> Signed[BuildRecord]:
+def counting(dev: Developer, build: VerifiedBuild) -> Signed[BuildRecord]:
     """The record, if a release can carry it: approved by enough people, or released before. Raises `Refused` (6)."""
     if build.lack is not None:
         good = [verdict.release for verdict in dev.standing().verdicts if verdict.release is not None]

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 from gitrel.errors import FormatError, LocalStateError, NoUsableKey
 from gitrel.keys.blob import ECDSA_CURVES
 from gitrel.keys.native import call_native
+from gitrel.keys.plain import RSA_ALGORITHM, ask_agent, plain_signature
 from gitrel.keys.public import PublicKey
 from gitrel.keys.sshsig import (
     NAMESPACE,
@@ -76,6 +77,10 @@ class Signer(Protocol):
 
     def sign(self, payload: bytes) -> str:
         """An SSHSIG over `payload`, as `parse_sshsig` reads it. Raises `NoUsableKey`, `LocalStateError`."""
+        ...
+
+    def sign_plain(self, data: bytes) -> bytes:
+        """The key's own signature over `data` itself (`gitrel.keys.plain`). Raises `NoUsableKey`."""
         ...
 
 
@@ -264,19 +269,27 @@ class _PlainSigner:
     def sign(self, payload: bytes) -> str:
         data = signed_data(payload)
         try:
-            algorithm, signature = call_native("it refuses to sign", lambda: self._raw(data))
+            algorithm, signature = call_native("it refuses to sign", lambda: self._raw(data, "rsa-sha2-512"))
             made = SshSignature(public_key=self.public_key, algorithm=algorithm, signature=signature)
             return _checked(made, self.public_key, payload)
         except FormatError as error:
             raise _unusable(error, self.where) from None
 
-    def _raw(self, data: bytes) -> tuple[str, bytes]:
+    def sign_plain(self, data: bytes) -> bytes:
+        try:
+            algorithm, signature = call_native("it refuses to sign", lambda: self._raw(data, RSA_ALGORITHM))
+            return plain_signature(self.public_key, algorithm, signature, data)
+        except FormatError as error:
+            raise _unusable(error, self.where) from None
+
+    def _raw(self, data: bytes, rsa_algorithm: str) -> tuple[str, bytes]:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
         key, kind = self.private, self.public_key.kind
         if isinstance(key, rsa.RSAPrivateKey):
-            return "rsa-sha2-512", key.sign(data, padding.PKCS1v15(), hashes.SHA512())
+            digest = hashes.SHA256() if rsa_algorithm == RSA_ALGORITHM else hashes.SHA512()
+            return rsa_algorithm, key.sign(data, padding.PKCS1v15(), digest)
         if isinstance(key, ec.EllipticCurvePrivateKey):
             curve = ECDSA_CURVES[kind]
             der = key.sign(data, ec.ECDSA(ecdsa_parameters(curve)[1]))
@@ -305,6 +318,18 @@ class _OpenSshSigner:
             raise _unusable(error, where) from None
         except OSError as error:
             raise LocalStateError("cannot sign", where=where, why=str(error)) from None
+
+    def sign_plain(self, data: bytes) -> bytes:
+        where = str(self.path or "ssh-agent")
+        try:
+            if self.public_key.is_hardware:
+                raise FormatError("a hardware key signs in SSH's own format only", hint="use a key of another kind")
+            if self.path is not None:
+                raise FormatError("ssh-keygen signs in SSH's own format only", hint=f"ssh-add {quote(str(self.path))}")
+            signed = ask_agent(self.ssh.env["SSH_AUTH_SOCK"], self.public_key, data, seconds=_SIGN_SECONDS)
+            return plain_signature(self.public_key, *signed, data)
+        except FormatError as error:
+            raise _unusable(error, where) from None
 
 
 def _checked(signature: SshSignature, key: PublicKey, payload: bytes) -> str:

@@ -102,7 +102,10 @@ class SshSignature:
 
     def verify(self, payload: bytes) -> None:
         """Raises `FormatError` unless the key signed exactly `payload` (for git: the object, unsigned)."""
-        signed = signed_data(payload)
+        self.verify_plain(signed_data(payload))
+
+    def verify_plain(self, signed: bytes) -> None:
+        """Raises `FormatError` unless the key signed exactly these bytes, with no SSHSIG around them."""
         application = self.public_key.application
         if self.touch is not None and application is not None:  # a touch goes with an application, see above
             signed = _sk_signed_data(application, self.touch, signed)
@@ -131,7 +134,7 @@ def normalise(armor: str) -> str:
     fields = _fields(_dearmor(armor.removesuffix("\n")))
     material = fields["public_key"].material
     if isinstance(material, EcdsaMaterial):
-        r, s = _read_rs(fields["signature"])
+        r, s = read_rs(fields["signature"])
         fields["signature"] = encode_rs(r, s, material.curve)
     return SshSignature(**fields).armor()
 
@@ -207,7 +210,7 @@ def _check_ed25519(signature: bytes) -> None:
 
 
 def _check_ecdsa(signature: bytes, curve: Curve) -> None:
-    r, s = _read_rs(signature)
+    r, s = read_rs(signature)
     if not (1 <= r < curve.n and 1 <= s < curve.n):
         raise FormatError("an ECDSA signature out of its range")
     if s > curve.n // 2:
@@ -219,7 +222,8 @@ def _check_rsa(signature: bytes, key: RsaMaterial) -> None:
         raise FormatError("an RSA signature that does not fit its modulus", why=f"{len(signature)} bytes")
 
 
-def _read_rs(signature: bytes) -> tuple[int, int]:
+def read_rs(signature: bytes) -> tuple[int, int]:
+    """An ECDSA signature's two numbers (RFC 5656, 3.1.2). Raises `FormatError`."""
     reader = wire.Reader(signature, "the ECDSA signature")
     r, s = reader.mpint(), reader.mpint()
     reader.end()
@@ -259,7 +263,7 @@ def _verify_ecdsa(key: EcdsaMaterial, signature: bytes, signed: bytes) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec, utils
 
     curve, digest = ecdsa_parameters(key.curve)
-    der = utils.encode_dss_signature(*_read_rs(signature))
+    der = utils.encode_dss_signature(*read_rs(signature))
     ec.EllipticCurvePublicNumbers(key.x, key.y, curve).public_key().verify(der, signed, ec.ECDSA(digest))
 
 

@@ -123,7 +123,7 @@ def test_json(room: Room) -> None:
     """One document on stdout, with the same keys whatever happened."""
     desk = room.desk()
     init = desk.gitrel("init", "--json").json
-    assert set(init) == {"app", "pin", "trust", "made"}
+    assert set(init) == {"app", "pin", "trust", "made", "written", "kind", "assumed", "next"}
     assert (init["app"], init["trust"], init["made"]) == ("shop", "v1", True)
     assert desk.gitrel("init", "--json").json == {**init, "made": False}
 
@@ -151,7 +151,7 @@ def test_json(room: Room) -> None:
     assert [each["release"] for each in log["releases"]] == ["v4", "v3", "v2", "v1"]
     assert all(set(each) == VERDICT_KEYS for each in log["releases"])
     shown = desk.gitrel("show", "v2", "--json").json
-    assert set(shown) == VERDICT_KEYS | {"variables", "variables_since", "processes"}
+    assert set(shown) == VERDICT_KEYS | {"variables", "variables_since", "processes", "sboms"}
     assert (shown["variables"], list(shown["processes"])) == (["A"], ["web", "worker"])
     for args, files in ((("verify",), [0, 0, 0, 1]), (("verify", "v2"), [0, 1, 0, 0]), (("verify", "--all"), [1] * 4)):
         verdict = desk.gitrel(*args, "--json").json

@@ -16,6 +16,7 @@ COMMIT = ObjectId("a" * 40)
 
 def test_a_room_is_private_and_locked(tmp_path: Path) -> None:
     with room(tmp_path, COMMIT) as folder:
+        assert folder == tmp_path / f"gitrel-build-{COMMIT}"  # the same for every user: paths get into builds
         assert folder.stat().st_mode & 0o777 == 0o700
         assert list(folder.iterdir()) == []
         fd = os.open(folder, os.O_RDONLY)

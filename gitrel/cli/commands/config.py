@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gitrel.cli.completing import configs, variables
 from gitrel.cli.console import Console
+from gitrel.cli.manual import READING, SIGNING, manual
 from gitrel.cli.options import DeployName, Json, Pin, RemoteName, Repo
+from gitrel.errors import ExitCode
 
 if TYPE_CHECKING:
     from gitrel.cli.config import Place
@@ -31,7 +34,10 @@ IdentityFile = Annotated[
     Path | None,
     typer.Option("--identity", help="Your key for reading secrets: SSH, or age; default: ~/.ssh/id_ed25519, id_rsa."),
 ]
-AnEntry = Annotated[str | None, typer.Option("--entry", metavar="vN", help="A config entry; default: the newest.")]
+AnEntry = Annotated[
+    str | None,
+    typer.Option("--entry", metavar="vN", help="A config entry; default: the newest.", autocompletion=configs),
+]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Decrypt secrets, and show them.")]
 
 
@@ -61,7 +67,7 @@ def _place(
     )
 
 
-@app.command("set")
+@app.command("set", epilog=manual("gitrel config set --secret DATABASE_URL=-", *SIGNING))
 def config_set(
     assignments: Annotated[
         list[str] | None,
@@ -87,9 +93,9 @@ def config_set(
     set_config(place, assignments or [], from_file or [], secret)
 
 
-@app.command("unset")
+@app.command("unset", epilog=manual("gitrel config unset OLD_FLAG", *SIGNING))
 def config_unset(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", autocompletion=variables)],
     release: AtOnce = False,
     instead: Instead = False,
     deploy: DeployName = "production",
@@ -105,7 +111,7 @@ def config_unset(
     unset_config(place, names)
 
 
-@app.command("import")
+@app.command("import", epilog=manual("gitrel config import .env", *SIGNING))
 def config_import(
     file: Annotated[
         str, typer.Argument(help="A dotenv file, or what `heroku config -s` printed; - is standard input.")
@@ -127,7 +133,7 @@ def config_import(
     import_config(place, file, secret)
 
 
-@app.command("edit")
+@app.command("edit", epilog=manual("gitrel config edit --release", *SIGNING))
 def config_edit(
     release: AtOnce = False,
     instead: Instead = False,
@@ -145,7 +151,7 @@ def config_edit(
     edit_config(place)
 
 
-@app.command("reencrypt")
+@app.command("reencrypt", epilog=manual("gitrel config reencrypt --release", *SIGNING))
 def config_reencrypt(
     everything: Annotated[bool, typer.Option("--all", help="Also what is encrypted to today's readers.")] = False,
     release: AtOnce = False,
@@ -164,7 +170,7 @@ def config_reencrypt(
     reencrypt(place, everything)
 
 
-@app.command("list")
+@app.command("list", epilog=manual("gitrel config list --deploy staging", *READING))
 def config_list(
     deploy: DeployName = "production",
     repo: Repo = None,
@@ -178,9 +184,9 @@ def config_list(
     list_config(_place(json, repo, remote, deploy, trust))
 
 
-@app.command("get")
+@app.command("get", epilog=manual("gitrel config get DATABASE_URL --reveal", *READING, ExitCode.NO_KEY))
 def config_get(
-    name: Annotated[str, typer.Argument(help="The variable.")],
+    name: Annotated[str, typer.Argument(help="The variable.", autocompletion=variables)],
     reveal: Reveal = False,
     entry: AnEntry = None,
     identity: IdentityFile = None,
@@ -197,7 +203,7 @@ def config_get(
     get_config(place, name, entry, reveal)
 
 
-@app.command("export")
+@app.command("export", epilog=manual("gitrel config export --reveal", *READING, ExitCode.NO_KEY))
 def config_export(
     reveal: Reveal = False,
     entry: AnEntry = None,
@@ -215,12 +221,15 @@ def config_export(
     export_config(place, entry, reveal)
 
 
-@app.command("diff")
+@app.command("diff", epilog=manual("gitrel config diff v3 v4", *READING))
 def config_diff(
     first: Annotated[
-        str | None, typer.Argument(metavar="[vA]", help="Default: what the newest release carries.")
+        str | None,
+        typer.Argument(metavar="[vA]", help="Default: what the newest release carries.", autocompletion=configs),
     ] = None,
-    second: Annotated[str | None, typer.Argument(metavar="[vB]", help="Default: the newest config.")] = None,
+    second: Annotated[
+        str | None, typer.Argument(metavar="[vB]", help="Default: the newest config.", autocompletion=configs)
+    ] = None,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,
@@ -234,9 +243,9 @@ def config_diff(
     diff_config(place, first, second)
 
 
-@app.command("log")
+@app.command("log", epilog=manual("gitrel config log DATABASE_URL", *READING))
 def config_log(
-    name: Annotated[str | None, typer.Argument(help="Only this variable.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this variable.", autocompletion=variables)] = None,
     deploy: DeployName = "production",
     repo: Repo = None,
     remote: RemoteName = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from gitrel.cli.completing import releases
+from gitrel.cli.completing import entries
 from gitrel.cli.console import Console
 from gitrel.cli.manual import KEEPING, PULLING, READING, manual
 from gitrel.cli.options import DeployName, HomePath, Json, Pin, Port, Scale
@@ -77,7 +77,7 @@ def pull(
 @app.command("run", epilog=manual("gitrel run --home /srv/shop --follow -c web=2", *PULLING, ExitCode.UNHEALTHY))
 def run_(
     entry: Annotated[
-        str | None, typer.Argument(metavar="[vN]", help="Default: the newest.", autocompletion=releases)
+        str | None, typer.Argument(metavar="[vN]", help="Default: the newest.", autocompletion=entries)
     ] = None,
     scale: Scale = "",
     follow: Annotated[bool, typer.Option("--follow", help="Move to newer releases as they come.")] = False,
@@ -187,7 +187,7 @@ def scale(
 @app.command(epilog=manual("gitrel pin v98", *PULLING))
 def pin(
     entry: Annotated[
-        str, typer.Argument(metavar="vN", help="The release that this server stays at.", autocompletion=releases)
+        str, typer.Argument(metavar="vN", help="The release that this server stays at.", autocompletion=entries)
     ],
     home: HomePath = None,
     json: Json = False,
