@@ -40,7 +40,7 @@ class ObjectId(_Word):
 
     @classmethod
     def from_raw(cls, raw: bytes) -> Self:
-        return cls(raw.hex())
+        return str.__new__(cls, raw.hex()) if len(raw) in (20, 32) else cls(raw.hex())
 
     @property
     def raw(self) -> bytes:
@@ -128,6 +128,14 @@ class Deploy(_Word):
 PRODUCTION = Deploy("production")
 
 
+class Host(_Word):
+    """The name of a server that signs receipts; in `trust.toml` it is a person of that name."""
+
+    __slots__ = ()
+    _shape = Deploy._shape
+    _what = "a host's name ([a-z][a-z0-9-]*, at most 63 characters, not v and digits)"
+
+
 class Entry(int):
     """A position in a ledger, from 1; `str(Entry(100))` is `v100`."""
 
@@ -175,14 +183,17 @@ class LedgerKind(StrEnum):
     TRUST = "trust"
     CONFIG = "config"
     RELEASE = "releases"
+    HEARTBEAT = "heartbeat"
+    RECEIPT = "receipts"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ledger:
-    """A numbered series of records under one ref prefix. Trust has no deploy; the others always have one."""
+    """A numbered series of records under one ref prefix. Config and releases have a deploy, receipts a host."""
 
     kind: LedgerKind
     deploy: Deploy | None = None
+    host: Host | None = None
 
     @classmethod
     def releases(cls, deploy: Deploy) -> Ledger:
@@ -192,27 +203,33 @@ class Ledger:
     def config(cls, deploy: Deploy) -> Ledger:
         return cls(LedgerKind.CONFIG, deploy)
 
+    @classmethod
+    def receipts(cls, host: Host) -> Ledger:
+        return cls(LedgerKind.RECEIPT, host=host)
+
     @property
     def prefix(self) -> str:
         """All of the ledger's refs, and no other well-formed ref, begin with this."""
-        if self.deploy is None or self.deploy == PRODUCTION:
+        owner = self.host or self.deploy
+        if owner is None or self.deploy == PRODUCTION:
             return f"refs/{self.kind.value}/v"
-        return f"refs/{self.kind.value}/{self.deploy}/v"
+        return f"refs/{self.kind.value}/{owner}/v"
 
     def __getitem__(self, entry: int) -> LedgerRef:
         return LedgerRef(self, Entry(entry))
 
     def __str__(self) -> str:
-        name = self.kind.value.removesuffix("s")
-        return name if self.deploy is None else f"{name} ({self.deploy})"
+        name, owner = self.kind.value.removesuffix("s"), self.host or self.deploy
+        return name if owner is None else f"{name} ({owner})"
 
 
 TRUST = Ledger(LedgerKind.TRUST)
+HEARTBEAT = Ledger(LedgerKind.HEARTBEAT)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LedgerRef:
-    """`refs/releases/v7`, `refs/config/staging/v2`, `refs/trust/v1`."""
+    """`refs/releases/v7`, `refs/config/staging/v2`, `refs/trust/v1`, `refs/receipts/web1/v3`."""
 
     ledger: Ledger
     entry: Entry
@@ -251,6 +268,10 @@ def parse_ref(name: str) -> RefName:
         match name.split("/"):
             case ["refs", "trust", entry]:
                 return TRUST[Entry.parse(entry)]
+            case ["refs", "heartbeat", entry]:
+                return HEARTBEAT[Entry.parse(entry)]
+            case ["refs", "receipts", host, entry]:
+                return Ledger.receipts(Host(host))[Entry.parse(entry)]
             case ["refs", "builds", build]:
                 return BuildRef(ObjectId(build))
             case ["refs", "approvals", record, key]:

@@ -46,6 +46,8 @@ class Code(StrEnum):
     HISTORY_CUT = "history-cut"
     HISTORY_REWRITTEN = "history-rewritten"
     HOSTS_DIFFER = "hosts-differ"
+    SPLIT_VIEW = "split-view"
+    WITHHELD = "withheld"
     STRAY_REF = "stray-ref"
     VOID_APPROVAL = "void-approval"
     FOREIGN_BUILD = "foreign-build"
@@ -224,6 +226,16 @@ _TABLE = {
         _E,
         "two hosts show different records under one name",
         "keep both as evidence, and ask who can write to either host",
+    ),
+    Code.SPLIT_VIEW: _Row(
+        _E,
+        "a heartbeat or a host's receipt names another release under a number that is taken here",
+        "two were shown two histories: keep both as evidence, and ask who can write to the host",
+    ),
+    Code.WITHHELD: _Row(
+        _E,
+        "a heartbeat or a host's receipt names a release that is not here",
+        _FETCH,
     ),
     Code.STRAY_REF: _Row(
         _W,

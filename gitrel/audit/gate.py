@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from gitrel.audit.witnesses import admit_witnesses
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import (
     ApprovalRecord,
@@ -61,7 +62,10 @@ from gitrel.trust.walk import RecordReader, entries, load_trust, walk_builds, wa
 
 P = TypeVar("P", BuildRecord, ConfigRecord)
 
-NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
+NAMESPACES = (
+    *("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/"),
+    *("refs/heartbeat/", "refs/receipts/"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,8 @@ class _Admission:
                 self._check_configs(ledger.deploy, found)
             elif ledger.kind is LedgerKind.RELEASE and ledger.deploy is not None:
                 self._check_releases(ledger.deploy, found)
+            elif ledger.kind in (LedgerKind.HEARTBEAT, LedgerKind.RECEIPT):
+                self._notes += admit_witnesses(self._before, self._after, self._objects, self._trust, ledger, found)
         return self._notes
 
     def _check_trust(self, new: Mapping[RefName, ObjectId]) -> None:

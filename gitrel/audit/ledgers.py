@@ -33,10 +33,11 @@ _SHOWN = 5  # missing numbers that a finding names
 class Chain:
     """The links of one ledger: gaps, and what rests on a break."""
 
-    def __init__(self, ground: Ground, ledger: Ledger) -> None:
+    def __init__(self, ground: Ground, ledger: Ledger, names: Mapping[str, ObjectId] | None = None) -> None:
+        """`names`: the refs of this ledger, if somebody has sorted them out already."""
         self._ground = ground
         self._ledger = ledger
-        self.found = entries(ground.names, ledger)
+        self.found = entries(ground.names if names is None else names, ledger)
         self._numbers = list(self.found)
         self.last: Entry | None = None
         """The newest entry that bears its own number."""

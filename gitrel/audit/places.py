@@ -19,7 +19,10 @@ from gitrel.errors import FormatError, LocalStateError
 from gitrel.ids import ObjectId, RefName, parse_ref
 from gitrel.store.repository import Repository
 
-NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
+NAMESPACES = (
+    *("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/"),
+    *("refs/heartbeat/", "refs/receipts/"),
+)
 _REPLACE = "refs/replace/"
 _PACKED = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (refs/[^\n]+)")
 _MAX_FILE = 512 * 1024 * 1024  # bytes of packed-refs: over a million refs

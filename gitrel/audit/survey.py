@@ -20,6 +20,7 @@ from gitrel.audit.places import Seen, look, sort_refs
 from gitrel.audit.reading import AuditedObjects
 from gitrel.audit.releases import ReleaseSurvey, check_origins, check_parts, is_listed
 from gitrel.audit.result import Audit, DeployReport, Standing, Unchecked
+from gitrel.audit.witnesses import survey_witnesses
 from gitrel.ids import PRODUCTION, Deploy, LedgerRef, ObjectId
 from gitrel.store.repository import Repository
 
@@ -60,6 +61,7 @@ def survey(
         check_heads(ground)
         check_origins(ground, deploys)
         check_parts(ground, deploys)
+        survey_witnesses(ground)
         if other is not None:
             compare_hosts(ground, name, *other)
         audit = Audit(

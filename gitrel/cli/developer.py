@@ -40,6 +40,11 @@ def known_apps_file(env: Mapping[str, str]) -> Path:
     return Path(base) / "gitrel" / "known_apps"
 
 
+def cache_folder(env: Mapping[str, str]) -> Path:
+    """Where this user keeps what can be made again."""
+    return Path(env.get("XDG_CACHE_HOME") or Path(env.get("HOME", "/")) / ".cache") / "gitrel"
+
+
 class Developer:
     """Opened by `open_developer`. `pin` is what `--trust` said; without it the user's known apps decide."""
 
@@ -79,7 +84,8 @@ class Developer:
             if str(TRUST[1]) in refs and not first_use:
                 self._accepted(refs, objects)
 
-        self.workspace.sync(judge)
+        with self.console.working("asking the remote"):
+            self.workspace.sync(judge)
 
     def trust(self) -> TrustChain:
         """The trust chain, walked from the pin. Raises `Refused` (3) if this user never accepted it."""
@@ -98,11 +104,16 @@ class Developer:
             )
         return chain
 
-    def standing(self) -> Standing:
-        """The deploy's ledger, verified. A new `Standing` at each call."""
-        from gitrel.release.cut import standing
+    def standing(self, *, whole: bool = False) -> Standing:
+        """The deploy's ledger, verified; not again what this user verified before, but if the `whole` is asked for.
 
-        return standing(self.workspace, self.trust(), self.deploy)
+        A new `Standing` at each call.
+        """
+        from gitrel.release.cut import standing
+        from gitrel.release.remembered import Remembered
+
+        remembered = None if whole else Remembered(cache_folder(self.env) / "verified")
+        return standing(self.workspace, self.trust(), self.deploy, remembered)
 
     @cached_property
     def signer(self) -> Signer:
@@ -146,8 +157,9 @@ def open_developer(
     remote: str | None = None,
     deploy: str = "production",
     trust: str | None = None,
+    also: tuple[str, ...] = (),
 ) -> Iterator[Developer]:
-    """`remote` None: `origin` if there is one; `none`: no remote."""
+    """`remote` None: `origin` if there is one; `none`: no remote. `also`: see `Workspace`."""
     env = dict(os.environ)
     if repo is not None and not repo.is_dir():  # or one further up would be taken for it
         raise NotFound("not a git repository", where=str(repo.absolute()), why="no such folder")
@@ -160,7 +172,7 @@ def open_developer(
         if name is not None and name != NO_REMOTE:
             target = Remote.resolve(opened, name, env=env, interactive=sys.stdin.isatty())
         try:
-            yield Developer(console, Workspace(opened, target), env, deploy_name, pin)
+            yield Developer(console, Workspace(opened, target, also), env, deploy_name, pin)
         finally:
             if target is not None:
                 target.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import poll
+from gitrel.cli.staleness import say_staleness
 from gitrel.errors import ExitCode, GitrelError
 from gitrel.ids import Entry
 from gitrel.run.home import Home
@@ -58,6 +59,7 @@ def look(console: Console, path: Path, order: Order, last: str, pull: bool) -> i
         except GitrelError as error:
             console.error(error)
             code = error.exit_code
+        say_staleness(console, home)
     leases = Leases(home, fd=LEASES if _is_open(LEASES) else -1)
     wish = order.choice(home, leases, console).again(last)
     with contextlib.suppress(BrokenPipeError), open(ANSWER, "wb") as answer:  # nobody is there to hear it any more

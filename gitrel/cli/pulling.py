@@ -9,21 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
-from gitrel.cli.server import open_home, open_remote
+from gitrel.cli.server import absolute, open_home, open_remote, open_sources
+from gitrel.cli.staleness import say_staleness
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, Locked, NotFound, Refused
 from gitrel.ids import Entry
 from gitrel.run.files import is_due, prune
 from gitrel.run.home import Home
 from gitrel.run.pull import Pulled
-from gitrel.run.pull import pull as pull_into
 from gitrel.run.resolve import candidates, check_startable
+from gitrel.run.sources import pull as pull_into
 from gitrel.run.state import Refusal
 from gitrel.store.limits import Limits
 
 
-def pull(console: Console, path: Path | None, switch: bool, keep: int) -> None:
+def pull(console: Console, path: Path | None, switch: bool, keep: int, file: str | None = None) -> None:
+    """`file`: a bundle, instead of the home's remote and mirrors."""
     home = open_home(path)
-    pulled = pull_once(home, console)
+    pulled = pull_once(home, console) if file is None else _pull_file(home, console, absolute(file))
     pending = {entry: refusal for entry, refusal in pulled.refused.items() if refusal.pending}
     bad = {entry: refusal for entry, refusal in pulled.refused.items() if not refusal.pending}
     if pulled.release is None and not bad:
@@ -35,10 +37,15 @@ def pull(console: Console, path: Path | None, switch: bool, keep: int) -> None:
     problem = _make_room(console, home, keep)
     if problem is not None:
         console.note(f"not pruned: {problem}")
+    say_staleness(console, home)
     for entry, refusal in pending.items():
         console.note(f"{entry} is pending: {refusal}")
     for entry, refusal in list(bad.items())[1:]:
         console.note(f"{entry} is refused: {refusal}")
+    for fork in pulled.forks[1:]:
+        console.note(f"FORK: {fork}")
+    if pulled.forks:
+        raise pulled.forks[0].refusal()
     if bad:
         raise _refused(*next(iter(bad.items())), pulled.release)
     console.result(
@@ -90,6 +97,9 @@ def poll(console: Console, home: Home, keep: int) -> int:
     for entry, refusal in pulled.refused.items():
         if before.refused.get(entry) != refusal:
             console.note(f"{entry} is {'pending' if refusal.pending else 'refused'}: {refusal}")
+    for fork in pulled.forks:
+        if str(fork) not in before.forks:
+            console.note(f"FORK: {fork}")
     return ExitCode.DONE
 
 
@@ -123,10 +133,14 @@ def pull_once(
     state = home.read_state()
     problem = _make_room(console, home, keep)
     try:
-        with open_remote(state.url, limits) as remote:
+        with open_sources(state.sources, limits) as remotes:
             if not polling:
-                console.note(f"asking {remote.safe_url}")
-            pulled = pull_into(home, remote, now=time.time(), anew=not polling, progress=console.note)
+                console.note(f"asking {', '.join(remote.safe_url for remote in remotes.values())}")
+            pulled = pull_into(home, remotes, now=time.time(), anew=not polling, progress=console.note)
+        if not polling:
+            for url, sight in home.read_state().sights.items():
+                if problem_there := sight.away or sight.odd:
+                    console.note(f"note: {remotes[url].safe_url}: {problem_there}")
         if problem is not None:
             raise problem
     except Locked:
@@ -138,6 +152,23 @@ def pull_once(
         raise
     if pulled.shallow:
         console.note("note: the remote cannot send records without files: the chain is verified from here on only")
+    return pulled
+
+
+def _pull_file(home: Home, console: Console, file: str) -> Pulled:
+    """What a bundle brings, by the same checks and limits. Nothing is remembered of what is wrong with it."""
+    with open_remote(file) as remote:
+        if not remote.partial:
+            what = "not a file" if Path(file).is_dir() else "no such file"
+            raise NotFound(
+                what, where=file, hint="`gitrel bundle vA..vB -o FILE` makes one; `gitrel mirror` adds a URL"
+            )
+        console.note(f"reading {remote.safe_url}")
+        pulled = pull_into(home, {file: remote}, now=time.time(), aside=True, progress=console.note)
+    if pulled.new:
+        from gitrel.cli.keeping import tell_supervisor
+
+        tell_supervisor(console, home)  # it polls elsewhere, if at all
     return pulled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
@@ -18,7 +18,7 @@ from gitrel.run.spawn import set_undumpable
 from gitrel.store.limits import Limits
 
 # A start does not wait long for a remote that does not answer, if there is something to run.
-_IMPATIENT = Limits(connect_seconds=5, idle_seconds=15)
+_CONNECT, _IDLE = 5, 15  # seconds
 
 
 def parse_scale(text: str) -> dict[str, int]:
@@ -32,18 +32,37 @@ def parse_scale(text: str) -> dict[str, int]:
     return scales
 
 
-def run(console: Console, path: Path | None, order: Order, follow: bool, interval: float, metrics: Path | None) -> None:
+def _limits(*, impatient: bool) -> Limits:
+    limits = Limits.of(os.environ)
+    if not impatient:
+        return limits
+    connect, idle = min(_CONNECT, limits.connect_seconds), min(_IDLE, limits.idle_seconds)
+    return replace(limits, connect_seconds=connect, idle_seconds=idle)
+
+
+def run(
+    console: Console,
+    path: Path | None,
+    order: Order,
+    follow: bool,
+    interval: float,
+    metrics: Path | None,
+    receipts: bool = False,
+) -> None:
     """Pull, verify, and become the supervisor."""
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until the supervisor listens: what they ask for is being done
     set_undumpable()
     home = open_home(path)
+    if receipts and home.read_state().host is None:
+        hint = "`gitrel receipts NAME`, such as web1, first"
+        raise UsageError("this server has no name to sign receipts with", where=str(home.path), hint=hint)
     with home.lock("run") as lock:
         state = home.read_state()
         if state.pinned is not None:
             console.note(f"PINNED to {state.pinned} on this server, until `gitrel unpin`")
         try:
-            pulled = pull_once(home, console, limits=_IMPATIENT if state.ready else None, keep=order.keep)
+            pulled = pull_once(home, console, limits=_limits(impatient=bool(state.ready)), keep=order.keep)
         except GitrelError as error:  # whatever it is, what was verified before can run
             console.note(f"not pulled: {error}")
         else:
@@ -59,4 +78,5 @@ def run(console: Console, path: Path | None, order: Order, follow: bool, interva
             order=asdict(order),
             interval=interval if follow else None,
             first=first.encode().decode(),
+            receipts=receipts,
         ).become(os.environ)

@@ -17,14 +17,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gitrel.cli.outcome import outcome
+from gitrel.errors import GitrelError
+from gitrel.run import courier
 from gitrel.run.follow import Looker
 from gitrel.run.formation import MARK, Wish, mark
 from gitrel.run.home import Home
 from gitrel.run.leases import Leases
+from gitrel.run.receipts import ReceiptRecorder
 from gitrel.run.record import HomeRecorder
 from gitrel.run.sockets import inherited
 from gitrel.run.spawn import set_undumpable
 from gitrel.run.supervise import Supervisor
+from gitrel.run.task import Job
 from gitrel.store import builds
 
 LIMIT = 3600.0  # seconds that a look may take
@@ -35,7 +39,8 @@ _FROM_MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID",
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """`lock`: the descriptor of the home's lock `run`, which is held; `leases`: that of `gitrel.run.leases`; `order`:
-    for `gitrel look`; `interval`: seconds between two pulls, None for no following; `metrics`: a file.
+    for `gitrel look`; `interval`: seconds between two pulls, None for no following; `metrics`: a file; `receipts`:
+    whether what runs is signed.
     """
 
     home: str
@@ -45,6 +50,7 @@ class Task:
     order: dict[str, Any]
     interval: float | None
     first: str
+    receipts: bool
 
     def become(self, env: Mapping[str, str]) -> NoReturn:
         """Replace this process with the supervisor. Raises `OSError`."""
@@ -67,19 +73,25 @@ def supervise(task: Task, env: Mapping[str, str]) -> None:
     """Raises `GitrelError`."""
     home = Home(Path(task.home))
     os.set_inheritable(task.lock, False)
+    gitrel = [sys.executable, "-P", "-m", "gitrel"]
+    passed = {name: value for name, value in env.items() if name not in _FROM_MANAGER}
     looker = Looker(
-        argv=[sys.executable, "-P", "-m", "gitrel", "look", "--home", task.home, "--order", json.dumps(task.order)],
-        env={
-            **{name: value for name, value in env.items() if name not in _FROM_MANAGER},
-            MARK: mark(str(home.path), "-", "pull"),
-        },
+        argv=[*gitrel, "look", "--home", task.home, "--order", json.dumps(task.order)],
+        env={**passed, MARK: mark(str(home.path), "-", "pull")},
         cwd=Path("/"),
         interval=task.interval,
         limit=LIMIT,
         give=[task.leases] if task.leases >= 0 else [],
     )
-    Supervisor(
-        HomeRecorder(home, Leases(home, fd=task.leases)),
+    recorder: HomeRecorder | ReceiptRecorder = HomeRecorder(home, Leases(home, fd=task.leases))
+    sender = None
+    if task.receipts:
+        recorder = ReceiptRecorder(recorder, home)
+        argv = [*gitrel, "send-receipts", "--home", task.home]
+        marked = {**passed, MARK: mark(str(home.path), "-", courier.NAME)}
+        sender = Job(name=courier.NAME, argv=argv, env=marked, cwd=Path("/"), limit=courier.LIMIT, grace=courier.GRACE)
+    supervisor = Supervisor(
+        recorder,
         looker,
         Wish.parse(task.first.encode()),
         home=str(home.path),
@@ -91,7 +103,22 @@ def supervise(task: Task, env: Mapping[str, str]) -> None:
         manager_env=env,
         given=inherited(env),
         colour=sys.stdout.isatty(),
-    ).run()
+        sender=sender,
+    )
+    try:
+        supervisor.run()
+    finally:
+        if isinstance(recorder, ReceiptRecorder) and sender is not None:
+            _say_farewell(recorder, sender)
+
+
+def _say_farewell(recorder: ReceiptRecorder, sender: Job) -> None:
+    """The last receipt, which has as long as one attempt takes (`gitrel.cli.receipts`): nothing runs any more."""
+    try:
+        recorder.closed()
+        os.waitpid(os.posix_spawn(sender.argv[0], list(sender.argv), dict(sender.env)), 0)
+    except (GitrelError, OSError) as error:
+        print(f"gitrel: {courier.NAME}: {error}", file=sys.stderr)
 
 
 def _write_metrics(home: Home, path: Path, document: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ def show(console: Console, place: Place) -> None:
 
 
 def _roles(policy: TrustPolicy) -> list[tuple[str, Role]]:
-    rows = [("root", policy.root), ("build", policy.build)]
+    rows = list(policy.roles.items())
     for deploy, own in policy.deploys.items():
         rows += [(f"release {deploy}", own.release), (f"config of {deploy}", own.config)]
     return rows

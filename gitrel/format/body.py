@@ -1,4 +1,4 @@
-"""What records say: five kinds of values, each with its trailers and parents (docs/spec/record.md).
+"""What records say: seven kinds of values, each with its trailers and parents (docs/spec/record.md).
 
 A record's message is a subject, optionally free text, and one block of trailers in a fixed order. Nothing here
 says that a record is *good*: that is `gitrel.trust`.
@@ -9,16 +9,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import ClassVar
 
 from gitrel.errors import FormatError
+from gitrel.format.commit import MAX_TIME
 from gitrel.format.text import check_text
 from gitrel.ids import (
+    HEARTBEAT,
     TRUST,
     App,
     BuildRef,
     Deploy,
     Entry,
+    Host,
     Ledger,
     LedgerKind,
     LedgerRef,
@@ -204,7 +209,108 @@ class ApprovalRecord(_Body):
         yield "Record", f"{ref_words(self.subject_of)} {self.approved}"
 
 
-AnyRecord = TrustRecord | ConfigRecord | BuildRecord | ReleaseRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatRecord(_Body):
+    """Entry of the heartbeat ledger: `heads`, sorted by deploy, are the newest releases. Its tree is empty."""
+
+    kind: ClassVar[str] = "heartbeat"
+    entry: Entry
+    previous: RecordId | None
+    trust: Cited
+    heads: tuple[CitedRelease, ...] = ()
+    tree_sha256: Sha256
+
+    def _trailers(self) -> Iterator[tuple[str, object]]:
+        yield "Entry", self.entry
+        yield "Previous", self.previous
+        yield "Trust", self.trust
+        for head in self.heads:
+            yield "Head", head
+        yield "Tree-SHA256", self.tree_sha256
+
+    @property
+    def parents(self) -> tuple[ObjectId, ...]:
+        return (self.previous.oid,) if self.previous else ()
+
+    @property
+    def ref(self) -> LedgerRef:
+        return HEARTBEAT[self.entry]
+
+
+class Health(StrEnum):
+    """What became of a release on a host."""
+
+    HEALTHY = "healthy"
+    FAILED = "failed"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptRecord(_Body):
+    """Entry of a host's ledger of receipts: what it ran. Its tree is empty.
+
+    `head` is the newest release that the host had seen, of the same deploy; `ran` the release's `Tree-SHA256`;
+    `verdict` the check that refuses the release by the trust that the host had, None if none does. `start` and `end`
+    are seconds since 1970 by the host's clock; there is an end unless the release is healthy.
+    """
+
+    kind: ClassVar[str] = "receipt"
+    host: Host
+    entry: Entry
+    previous: RecordId | None
+    trust: Cited
+    head: CitedRelease
+    release: CitedRelease
+    ran: Sha256
+    verdict: int | None
+    health: Health
+    start: int
+    end: int | None = None
+    tree_sha256: Sha256
+
+    def __post_init__(self) -> None:
+        # by name: the base class of a class with slots is not the one that `super()` without arguments would mean
+        _Body.__post_init__(self)
+        if self.head.deploy != self.release.deploy:
+            raise FormatError("a receipt about two deploys", why=f"{self.release.deploy} and {self.head.deploy}")
+        if (self.end is None) != (self.health is Health.HEALTHY):
+            raise FormatError("a receipt has an end unless the release is healthy", why=self.health.value)
+        if self.head.entry < self.release.entry or (
+            self.head.entry == self.release.entry and self.head != self.release
+        ):
+            raise FormatError("a receipt whose head is not the newest", why=f"{self.head.entry}, {self.release.entry}")
+
+    def _trailers(self) -> Iterator[tuple[str, object]]:
+        yield "Host", self.host
+        yield "Entry", self.entry
+        yield "Previous", self.previous
+        yield "Trust", self.trust
+        yield "Head", self.head
+        yield "Release", self.release
+        yield "Ran", self.ran
+        yield "Verdict", "good" if self.verdict is None else f"refused {self.verdict}"
+        yield "Health", self.health.value
+        yield "Start", utc_text(self.start)
+        yield "End", None if self.end is None else utc_text(self.end)
+        yield "Tree-SHA256", self.tree_sha256
+
+    @property
+    def parents(self) -> tuple[ObjectId, ...]:
+        return (self.previous.oid,) if self.previous else ()
+
+    @property
+    def ref(self) -> LedgerRef:
+        return Ledger.receipts(self.host)[self.entry]
+
+
+AnyRecord = TrustRecord | ConfigRecord | BuildRecord | ReleaseRecord | HeartbeatRecord | ReceiptRecord
+
+
+def utc_text(seconds: int) -> str:
+    """`2031-05-04T03:00:00Z`; the years 1970 to 9999. Raises `FormatError`."""
+    if not 0 <= seconds <= MAX_TIME:
+        raise FormatError("not a time from 1970 to 9999", why=str(seconds))
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}Z"
 
 
 def ref_words(ref: LedgerRef | BuildRef) -> str:

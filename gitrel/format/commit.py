@@ -20,7 +20,7 @@ _NAME = re.compile(r"[^\s<>\x00](?:[^<>\n\x00]*[^\s<>\x00])?")
 _EMAIL = re.compile(r"[^\s<>\x00]+")
 _STAMP = re.compile(r"(?P<name>[^<>\n]+) <(?P<email>[^<>\n]+)> (?P<time>0|[1-9][0-9]{0,11}) (?P<zone>[+-][0-9]{4})")
 _ZONE = re.compile(r"[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
-_MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z, the last second that a four-digit year can name
+MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z, the last second that a four-digit year can name
 
 _BEGIN = "-----BEGIN SSH SIGNATURE-----"
 _END = "-----END SSH SIGNATURE-----"
@@ -47,8 +47,8 @@ class Stamp:
             if shape.fullmatch(value) is None:
                 raise FormatError(f"not {'an' if what[0] == 'e' else 'a'} {what} that git can store: {value[:80]!r}")
             check_text(value, what)
-        if not 0 <= self.time <= _MAX_TIME:
-            raise FormatError(f"not a time: {self.time}", why=f"0 to {_MAX_TIME} seconds")
+        if not 0 <= self.time <= MAX_TIME:
+            raise FormatError(f"not a time: {self.time}", why=f"0 to {MAX_TIME} seconds")
 
     @classmethod
     @lru_cache(maxsize=256)  # a ledger's records have author and committer alike

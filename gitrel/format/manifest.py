@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -66,6 +65,8 @@ class Manifest:
     run: Mapping[str, RunSpec] = field(default_factory=dict)
     required_env: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    max_silence: float | None = None
+    hold_when_stale: bool = False
 
     def missing(self, variables: Collection[str]) -> list[str]:
         """The variables of `required_env` that a release's config, which has `variables`, does not have."""
@@ -87,6 +88,8 @@ def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
         # Read first: what else there is under [run] is a table, of the process type of that name.
         required_env=run.take("required_env", list_of(_variable), ()) if run else (),
         writable=run.take("writable", _folders, ()) if run else (),
+        max_silence=run.optional("max_silence", duration) if run else None,
+        hold_when_stale=run.take("hold_when_stale", _flag, False) if run else False,
         run={name: _run(name, table) for name, table in run.subtables(PROCESS_NAME)} if run else {},
     )
     top.end()
@@ -172,6 +175,8 @@ class TomlTable:
 
     def end(self) -> None:
         for key in self._values:
+            import difflib  # only for who misspelt a key
+
             close = difflib.get_close_matches(key, self._known, 1)
             raise self._error(key[:80], f"unknown key; did you mean {close[0]!r}?" if close else "unknown key")
 

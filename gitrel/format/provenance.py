@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from gitrel.errors import FormatError
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
@@ -281,4 +280,6 @@ def source_uri(url: str | None) -> str | None:
         bare = f"ssh://{user}{scp['host']}/{scp['path'].lstrip('/')}"
     elif match[1].lower() not in _REMOTE_SCHEMES:
         return None
+    from urllib.parse import quote  # 2 ms, and to read a provenance needs none
+
     return f"git+{quote(bare, safe=_URI_SAFE, errors='surrogateescape')}"

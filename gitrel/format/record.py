@@ -17,6 +17,9 @@ from gitrel.format.body import (
     Cited,
     CitedRelease,
     ConfigRecord,
+    Health,
+    HeartbeatRecord,
+    ReceiptRecord,
     ReleaseRecord,
     TrustRecord,
 )
@@ -32,7 +35,10 @@ __all__ = [
     "Cited",
     "CitedRelease",
     "ConfigRecord",
+    "Health",
+    "HeartbeatRecord",
     "R",
+    "ReceiptRecord",
     "ReleaseRecord",
     "Signed",
     "SignedApproval",
@@ -99,7 +105,7 @@ def _commit(record: AnyRecord, tree: ObjectId, author: Stamp, committer: Stamp, 
 
 
 def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
-    """Read a trust, config, build or release record. Raises `FormatError`, and nothing else, for any other bytes."""
+    """Read any record but an approval. Raises `FormatError`, and nothing else, for any other bytes."""
     commit = parse_commit(raw, fmt)
     body = parse_message(commit.message, fmt)
     if isinstance(body, ApprovalRecord):
@@ -130,7 +136,7 @@ def _unsigned(raw: bytes, fmt: ObjectFormat) -> bytes:
     return raw[:start] + raw[raw.index(b"\n\n", start) :]
 
 
-R = TypeVar("R", TrustRecord, ConfigRecord, BuildRecord, ReleaseRecord)
+R = TypeVar("R", TrustRecord, ConfigRecord, BuildRecord, ReleaseRecord, HeartbeatRecord, ReceiptRecord)
 
 
 def parse_record_as(kind: type[R], raw: bytes, fmt: ObjectFormat) -> Signed[R]:

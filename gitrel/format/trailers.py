@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 
 from gitrel.errors import FormatError
@@ -15,6 +17,9 @@ from gitrel.format.body import (
     Cited,
     CitedRelease,
     ConfigRecord,
+    Health,
+    HeartbeatRecord,
+    ReceiptRecord,
     ReleaseRecord,
     TrustRecord,
 )
@@ -24,6 +29,7 @@ from gitrel.ids import (
     BuildRef,
     Deploy,
     Entry,
+    Host,
     Ledger,
     LedgerRef,
     ObjectFormat,
@@ -34,6 +40,8 @@ from gitrel.ids import (
 
 _TRAILER = re.compile(r"([A-Z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)*): (\S(?:[^\n]*\S)?)")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_REFUSED = re.compile(r"refused ([1-9][0-9]?)")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 class _Trailers:
@@ -91,6 +99,15 @@ class _Trailers:
         cited = self.cited(rest)
         return CitedRelease(Deploy(deploy), cited.entry, cited.id)
 
+    def heads(self) -> tuple[CitedRelease, ...]:
+        """`Head`, any number of times."""
+        heads: list[CitedRelease] = []
+        while (head := self.optional("Head")) is not None:
+            heads.append(self.cited_release(head))
+        if any(a.deploy >= b.deploy for a, b in pairwise(heads)):
+            raise FormatError("the heads are not sorted by deploy, each once")
+        return tuple(heads)
+
 
 def parse_message(message: str, fmt: ObjectFormat) -> AnyRecord | ApprovalRecord:
     """Raises `FormatError` for any message that does not come back byte for byte."""
@@ -122,18 +139,13 @@ def parse_message(message: str, fmt: ObjectFormat) -> AnyRecord | ApprovalRecord
 def _trust(t: _Trailers, app: App, subject: str, text: str) -> TrustRecord:
     entry = Entry.parse(t.take("Entry"))
     previous = t.previous(entry)
-    heads: list[CitedRelease] = []
-    while (head := t.optional("Head")) is not None:
-        heads.append(t.cited_release(head))
-    if any(a.deploy >= b.deploy for a, b in pairwise(heads)):
-        raise FormatError("the heads are not sorted by deploy, each once")
     return TrustRecord(
         app=app,
         subject=subject,
         text=text,
         entry=entry,
         previous=previous,
-        heads=tuple(heads),
+        heads=t.heads(),
         tree_sha256=Sha256(t.take("Tree-SHA256")),
     )
 
@@ -179,6 +191,62 @@ def _release(t: _Trailers, app: App, subject: str, text: str) -> ReleaseRecord:
     )
 
 
+def _heartbeat(t: _Trailers, app: App, subject: str, text: str) -> HeartbeatRecord:
+    return HeartbeatRecord(
+        app=app,
+        subject=subject,
+        text=text,
+        entry=(entry := Entry.parse(t.take("Entry"))),
+        previous=t.previous(entry),
+        trust=t.cited(t.take("Trust")),
+        heads=t.heads(),
+        tree_sha256=Sha256(t.take("Tree-SHA256")),
+    )
+
+
+def _receipt(t: _Trailers, app: App, subject: str, text: str) -> ReceiptRecord:
+    return ReceiptRecord(
+        app=app,
+        subject=subject,
+        text=text,
+        host=Host(t.take("Host")),
+        entry=(entry := Entry.parse(t.take("Entry"))),
+        previous=t.previous(entry),
+        trust=t.cited(t.take("Trust")),
+        head=t.cited_release(t.take("Head")),
+        release=t.cited_release(t.take("Release")),
+        ran=Sha256(t.take("Ran")),
+        verdict=_verdict(t.take("Verdict")),
+        health=_health(t.take("Health")),
+        start=_seconds(t.take("Start")),
+        end=_seconds(end) if (end := t.optional("End")) else None,
+        tree_sha256=Sha256(t.take("Tree-SHA256")),
+    )
+
+
+def _verdict(text: str) -> int | None:
+    if text == "good":
+        return None
+    match = _REFUSED.fullmatch(text)
+    if match is None:
+        raise FormatError(f"not a verdict: {text[:40]!r}")
+    return int(match[1])
+
+
+def _health(text: str) -> Health:
+    with contextlib.suppress(ValueError):
+        return Health(text)
+    raise FormatError(f"not a state of health: {text[:40]!r}")
+
+
+def _seconds(text: str) -> int:
+    """`YYYY-MM-DDTHH:MM:SSZ`; what is no date, or another spelling of one, does not come back as it was."""
+    with contextlib.suppress(ValueError):
+        if _TIME.fullmatch(text):
+            return int(datetime.fromisoformat(text).timestamp())
+    raise FormatError(f"not a time such as 2031-05-04T03:00:00Z: {text[:40]!r}")
+
+
 def _approval(t: _Trailers, app: App, subject: str, text: str) -> ApprovalRecord:
     trust = t.cited(t.take("Trust"))
     words = t.take("Record").split(" ")
@@ -212,5 +280,7 @@ _PARSERS: dict[str, Callable[[_Trailers, App, str, str], AnyRecord | ApprovalRec
     "config": _config,
     "build": _build,
     "release": _release,
+    "heartbeat": _heartbeat,
+    "receipt": _receipt,
     "approval": _approval,
 }

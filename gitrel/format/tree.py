@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from gitrel.errors import FormatError
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
@@ -74,17 +75,19 @@ def parse_tree(raw: bytes, fmt: ObjectFormat) -> tuple[TreeEntry, ...]:
         entry = TreeEntry(mode, name, ObjectId.from_raw(raw[nul + 1 : end]))
         if name in names:
             raise FormatError(f"{name!r} stands twice in a tree")
-        if entry.sort_key <= previous and entries:
+        key = entry.sort_key
+        if key <= previous and entries:
             raise FormatError("tree is not sorted", why=f"at {name!r}")
         if mode is Mode.SYMLINK and is_dot_name(name, "gitmodules", _NTFS_GITMODULES):
             raise FormatError(f"{name!r} is a symbolic link")
         names.add(name)
-        previous = entry.sort_key
+        previous = key
         entries.append(entry)
         at = end
     return tuple(entries)
 
 
+@lru_cache(8192)  # a build has `index.js` and `__init__.py` in every other folder
 def check_name(raw: bytes) -> str:
     """One path component that git would check out with core.protectHFS and core.protectNTFS on, in UTF-8.
 

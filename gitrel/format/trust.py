@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import tomli_w
-
 from gitrel.errors import FormatError
 from gitrel.format.manifest import TomlTable, list_of, parse_toml
 from gitrel.ids import PRODUCTION, App, Deploy, Entry, KeyId, PersonName
@@ -83,7 +81,10 @@ class DeployPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustPolicy:
-    """The whole of `trust.toml`. `deploys` always has production; `repudiated` lists entries that must never run."""
+    """The whole of `trust.toml`. `deploys` always has production; `repudiated` lists entries that must never run.
+
+    `heartbeat`: who may sign heartbeats; `receipt`: the hosts that sign receipts, each for itself. None: nobody.
+    """
 
     app: App
     people: Mapping[PersonName, tuple[KeyLine, ...]]
@@ -91,6 +92,8 @@ class TrustPolicy:
     build: Role
     deploys: Mapping[Deploy, DeployPolicy]
     repudiated: Mapping[Deploy, tuple[Entry, ...]] = field(default_factory=dict)
+    heartbeat: Role | None = None
+    receipt: Role | None = None
 
     def deploy(self, name: Deploy) -> DeployPolicy:
         """A deploy's own roles, or production's; never production's readers for another deploy."""
@@ -99,6 +102,12 @@ class TrustPolicy:
             return own
         production = self.deploys[PRODUCTION]
         return DeployPolicy(release=production.release, config=production.config)
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """Those of the whole app, by name; without those that nobody holds."""
+        every = {"root": self.root, "build": self.build, "heartbeat": self.heartbeat, "receipt": self.receipt}
+        return {name: role for name, role in every.items() if role is not None}
 
     def is_repudiated(self, deploy: Deploy, entry: Entry) -> bool:
         return entry in self.repudiated.get(deploy, ())
@@ -124,6 +133,7 @@ def parse_trust(raw: bytes, where: str = TRUST_FILE) -> TrustPolicy:
 def _policy(top: TomlTable, app: App, where: str) -> TrustPolicy:
     people = {PersonName(name): _person(table, name, where) for name, table in top.tables("people", _ANY)}
     roles = _required(top, "roles", where)
+    heartbeat, receipt = roles.table("heartbeat"), roles.table("receipt")
     policy = TrustPolicy(
         app=app,
         people=people,
@@ -131,6 +141,8 @@ def _policy(top: TomlTable, app: App, where: str) -> TrustPolicy:
         build=_role(_required(roles, "build", where), people),
         deploys={Deploy(name): _deploy(table, people, where) for name, table in top.tables("deploys", _ANY)},
         repudiated=_repudiated(top.table("repudiated")),
+        heartbeat=_witness(heartbeat, people) if heartbeat else None,
+        receipt=_witness(receipt, people) if receipt else None,
     )
     roles.end()
     return policy
@@ -152,7 +164,7 @@ def encode_trust(policy: TrustPolicy) -> bytes:
         "format": FORMAT,
         "app": str(policy.app),
         "people": {str(name): {"keys": [str(key) for key in keys]} for name, keys in sorted(policy.people.items())},
-        "roles": {"root": _role_table(policy.root), "build": _role_table(policy.build)},
+        "roles": {name: _role_table(role) for name, role in policy.roles.items()},
         "deploys": {
             str(name): {
                 "release": _role_table(deploy.release),
@@ -166,6 +178,8 @@ def encode_trust(policy: TrustPolicy) -> bytes:
         document["repudiated"] = {
             str(name): [str(entry) for entry in sorted(entries)] for name, entries in sorted(policy.repudiated.items())
         }
+    import tomli_w  # to read a trust file needs none
+
     return tomli_w.dumps(document).encode()
 
 
@@ -197,6 +211,14 @@ def _role(table: TomlTable, known: Mapping[PersonName, object]) -> Role:
     threshold = table.take("threshold", lambda value: _threshold(value, len(people)))
     table.end()
     return Role(people=people, threshold=threshold)
+
+
+def _witness(table: TomlTable, known: Mapping[PersonName, object]) -> Role:
+    """A role whose records carry one signature."""
+    role = _role(table, known)
+    if role.threshold != 1:
+        raise FormatError("the threshold of `heartbeat` and `receipt` is 1", why="nobody approves such a record")
+    return role
 
 
 def _members(value: Any, known: Mapping[PersonName, object]) -> tuple[PersonName, ...]:

@@ -21,7 +21,7 @@ from gitrel.format.trust import (
     encode_trust,
     parse_trust,
 )
-from gitrel.ids import Deploy, Entry, PersonName
+from gitrel.ids import Deploy, Entry, Host, PersonName
 from gitrel.keys.public import PublicKey
 from gitrel.store.records import Sign, write_record
 from gitrel.store.repository import Repository
@@ -29,7 +29,7 @@ from gitrel.store.snapshot import store_tree
 from gitrel.trust.chain import VerifiedTrust
 from gitrel.trust.ledger import Verdict
 
-ROLES = ("root", "build", "release", "config")
+ROLES = ("root", "build", "release", "config", "heartbeat", "receipt")
 
 
 def read_keys(lines: Iterable[str], where: str) -> tuple[KeyLine, ...]:
@@ -86,6 +86,8 @@ def remove_person(policy: TrustPolicy, person: PersonName, keys: Collection[str]
         people=people,
         root=_without(policy.root, person, "root"),
         build=_without(policy.build, person, "build"),
+        heartbeat=_witness_without(policy.heartbeat, person),
+        receipt=_witness_without(policy.receipt, person),
         deploys=deploys,
     )
 
@@ -95,7 +97,9 @@ def set_role(
 ) -> TrustPolicy:
     """Who holds a role from now on. Raises `UsageError`, `NotFound` for somebody without keys."""
     if role not in ROLES:
-        raise UsageError(f"no role {role!r}", why=f"there are {', '.join(ROLES)}")
+        near = difflib.get_close_matches(role, ROLES, 1)
+        hint = f"did you mean {near[0]}?" if near else "`gitrel trust show` has the roles, and who holds them"
+        raise UsageError(f"no role {role!r}", why=f"there are {', '.join(ROLES)}", hint=hint)
     for person in people:
         _known(policy, person)
     made = Role(people=tuple(dict.fromkeys(people)), threshold=threshold)
@@ -110,9 +114,25 @@ def set_role(
             return replace(policy, root=made)
         case "build":
             return replace(policy, build=made)
+        case "heartbeat" | "receipt":
+            return _set_witness(policy, role, made)
     before = policy.deploy(deploy)
     after = replace(before, release=made) if role == "release" else replace(before, config=made)
     return replace(policy, deploys={**policy.deploys, deploy: after})
+
+
+def _set_witness(policy: TrustPolicy, name: str, role: Role) -> TrustPolicy:
+    """Raises `UsageError` for what nobody could sign: with a threshold, or for a host of no host's name."""
+    if role.threshold != 1:
+        raise UsageError(f"the threshold of {name} is 1", where=name, why="nobody approves such a record")
+    if name == "heartbeat":
+        return replace(policy, heartbeat=role)
+    for person in role.people:
+        try:
+            Host(person)
+        except FormatError as error:
+            raise UsageError(error.what, where=name, hint="a host that signs receipts has a name like web1") from None
+    return replace(policy, receipt=role)
 
 
 def set_readers(policy: TrustPolicy, deploy: Deploy, readers: Sequence[str]) -> TrustPolicy:
@@ -182,6 +202,12 @@ def _known(policy: TrustPolicy, person: PersonName) -> None:
             why=f"there are {', '.join(sorted(policy.people))}",
             hint=f"did you mean {near[0]}?" if near else f"`gitrel trust add {person} KEY`",
         )
+
+
+def _witness_without(role: Role | None, person: PersonName) -> Role | None:
+    """A role that need not be there goes with the last who holds it."""
+    left = tuple(each for each in role.people if each != person) if role else ()
+    return replace(role, people=left) if role and left else None
 
 
 def _without(role: Role, person: PersonName, name: str) -> Role:

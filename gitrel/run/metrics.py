@@ -39,6 +39,8 @@ _FAMILIES = {
     "gitrel_trouble": ("gauge", "1 if the release that runs is not healthy."),
     "gitrel_remote_trouble": ("gauge", "1 if the last look at the remote failed."),
     "gitrel_remote_contact_timestamp_seconds": ("gauge", "When the remote last answered as it should."),
+    "gitrel_signed_timestamp_seconds": ("gauge", "When the newest record that was seen here was signed."),
+    "gitrel_stale": ("gauge", "1 if nothing was signed for longer than max_silence; absent without one."),
     "gitrel_supervisor_start_timestamp_seconds": ("gauge", "When the supervisor was started."),
     "gitrel_last_write_timestamp_seconds": ("gauge", "When this file was written."),
     "gitrel_process_up": ("gauge", "1 if the process is up: healthy, or past the time that it has to stay up."),
@@ -79,6 +81,10 @@ def _of_home(report: Mapping[str, Any], state: State) -> Iterator[tuple[str, Lab
     yield "gitrel_remote_trouble", {}, state.trouble is not None
     if state.contact is not None:
         yield "gitrel_remote_contact_timestamp_seconds", {}, state.contact
+    if state.life.alive is not None:
+        yield "gitrel_signed_timestamp_seconds", {}, state.life.alive
+    if state.life.max_silence is not None:
+        yield "gitrel_stale", {}, state.stale_since(_seconds(report["written"])) is not None
     yield "gitrel_supervisor_start_timestamp_seconds", {}, _seconds(report["started"])
     yield "gitrel_last_write_timestamp_seconds", {}, _seconds(report["written"])
 

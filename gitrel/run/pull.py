@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from gitrel.errors import NotFound, Refused
+from gitrel.errors import NotFound, Refused, RemoteError
 from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, Sha256
 from gitrel.run.files import has_files
+from gitrel.run.freshness import held_back
 from gitrel.run.home import Home
 from gitrel.run.judge import accepted, judge_alone, judge_here
 from gitrel.run.prepare import prepare
 from gitrel.run.state import Refusal, State
-from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, approvals_in, awaiting, digest
-from gitrel.store.quarantine import Quarantine, remove_stale
+from gitrel.run.watch import APPROVALS, approvals_in
+from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import FilterUnsupported, Remote
 from gitrel.store.repository import Repository
 from gitrel.trust.chain import TrustChain
@@ -39,23 +39,45 @@ _HAVES = 3  # complete releases that are offered when files are fetched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """One name with two records: who shows which."""
+
+    ref: str
+    sides: tuple[tuple[str, ObjectId], ...]
+
+    def __str__(self) -> str:
+        return f"{self.ref}: " + ", ".join(f"{where} shows {oid}" for where, oid in self.sides)
+
+    def refusal(self) -> Refused:
+        return Refused(
+            "there are two records under one name: the ledger was forked",
+            check=Check.HIGHEST_SEEN,
+            where=self.ref,
+            why=", ".join(f"{where} shows {oid}" for where, oid in self.sides),
+            hint="keep both as evidence, and ask who can write there; `gitrel mirror --remove URL` leaves one out",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
     """What a pull found. `release` is the newest that may run (new or not), `refused` every newer one that may
-    not. `shallow`: the chain was verified from `release` on only.
+    not. `shallow`: the chain was verified from `release` on only. `forks`: where several sources differ.
     """
 
     release: Entry | None
     new: bool
     refused: Mapping[Entry, Refusal]
     shallow: bool = False
+    forks: tuple[Fork, ...] = ()
 
 
 class _NotThese(Exception):
     """Releases are in the quarantine that may not come into the home: not an error, but another turn."""
 
-    def __init__(self, refused: Mapping[Entry, Refusal]) -> None:
+    def __init__(self, refused: Mapping[Entry, Refusal], broken: Entry | None = None) -> None:
         super().__init__()
         self.refused = refused
+        self.broken = broken  # where the chain ends: what comes after it was not even looked at
 
 
 def fetch_trust(
@@ -85,78 +107,37 @@ def fetch_trust(
 def keep_approvals(repo: Repository, theirs: RefMap) -> None:
     """The refs of approvals whose records are here, so that thresholds are met without the remote."""
     ours = repo.refs.list(APPROVALS)
-    for ref, oid in approvals_in(theirs):
-        if ours.get(str(ref)) != oid and oid in repo and ref.record in repo:
-            repo.refs.create(str(ref), oid)
+    theirs = {str(ref): oid for ref, oid in approvals_in(theirs) if ref.record in repo}
+    repo.refs.create_all({ref: oid for ref, oid in theirs.items() if ours.get(ref) != oid and oid in repo})
 
 
-def pull(home: Home, remote: Remote, *, now: float, anew: bool = True, progress: Progress = lambda _: None) -> Pulled:
-    """Bring the newest runnable release of the remote into the home; `current` does not move.
-
-    Without `anew` a remote that shows the same as at the last pull is not looked at any further. Raises
-    `Refused` if the remote's ledger is not a continuation of what was seen, `RemoteError`, `Locked`.
-    """
-    with home.lock("pull") as lock:
-        state = home.read_state()
-        # The lock's file was changed last when all refs were looked at. A clock that was set back is a long time.
-        recent = 0 <= now - os.fstat(lock).st_mtime < FULL_LOOK and state.trouble is None
-        if recent and not anew and state.watch and digest(remote.list(state.watch.prefixes)) == state.watch.shown:
-            home.change_state(lambda state: replace(state, contact=now))
-            return Pulled(release=state.ready, new=False, refused=state.refused)
-        with home.repository() as repo:
-            pulled = _look_at_all(home, remote, repo, now, anew, progress)
-        os.utime(lock, (now, now))
-        return pulled
-
-
-def _look_at_all(home: Home, remote: Remote, repo: Repository, now: float, anew: bool, progress: Progress) -> Pulled:
-    remove_stale(home.run / "quarantine")
-    home.tidy()
-    state = home.read_state()
-    ledger, configs = Ledger.releases(state.deploy), Ledger.config(state.deploy)
-    shown = remote.list([TRUST.prefix, ledger.prefix, configs.prefix, APPROVALS])
-    theirs = {name: oid for name, oid in shown.items() if not name.startswith(configs.prefix)}
-    newest = {each: max(entries(shown, each), default=None) for each in (TRUST, ledger, configs)}
-    judged = digest(theirs)
-    approvals = state.watch.approvals if state.watch else set()
-    if anew or judged != state.judged:
-        pulled, records = _judge(home, remote, repo, state, theirs, progress)
-        approvals = awaiting(records)
-    else:
-        pulled = Pulled(release=state.ready, new=False, refused=state.refused)
-    watch = Watch.of(shown, {each: entry or 0 for each, entry in newest.items()}, approvals)
-
-    def change(state: State) -> State:
-        return replace(
-            state,
-            ready=pulled.release,
-            refused=pulled.refused,
-            judged=judged,
-            contact=now,
-            trouble=None,
-            configured=newest[configs],
-            watch=watch,
-        )
-
-    home.change_state(change)
-    return pulled
-
-
-def _judge(
-    home: Home, remote: Remote, repo: Repository, state: State, theirs: RefMap, progress: Progress
+def judge(
+    home: Home,
+    remote: Remote,
+    repo: Repository,
+    state: State,
+    theirs: RefMap,
+    progress: Progress,
+    now: float,
 ) -> tuple[Pulled, set[ObjectId]]:
-    """Also the records that may still get approvals. Every turn leaves out at least one release of the remote's, so
-    there is an end to it."""
+    """Bring the newest runnable release of one remote, which shows `theirs`, into the home; `seen` and `ready` are
+    remembered if it is new. Also the records that may still get approvals.
+
+    Every turn leaves out at least one release of the remote's, and all that come after a break in the chain: there is
+    an end to it. Raises `Refused` if the remote's ledger is not a continuation of what was seen, `RemoteError`,
+    `NotFound`.
+    """
     ledger = Ledger.releases(state.deploy)
     refused: dict[Entry, Refusal] = {}
     records: set[ObjectId] = set()
     while True:
         with Quarantine(repo, home.run / "quarantine") as quarantine:
             try:
-                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress, records).run()
+                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress, records, now).run()
             except _NotThese as found:
                 refused |= found.refused
-                theirs = _without(theirs, ledger, found.refused)
+                after = [entry for entry in entries(theirs, ledger) if found.broken and entry > found.broken]
+                theirs = _without(theirs, ledger, [*found.refused, *after])
                 continue
         return replace(pulled, refused=dict(sorted({**refused, **pulled.refused}.items()))), records
 
@@ -167,6 +148,15 @@ def _without(theirs: RefMap, ledger: Ledger, out: Iterable[Entry]) -> RefMap:
     records = {theirs[name] for name in names}
     names |= {str(ref) for ref, _ in approvals_in(theirs) if ref.record in records}
     return {name: oid for name, oid in theirs.items() if name not in names}
+
+
+def vouch(home: Home, remote: Remote, repo: Repository, state: State, theirs: RefMap, name: str) -> bool:
+    """Whether the record that a remote has under this name may count: a look in a quarantine, and no more."""
+    with Quarantine(repo, home.run / "quarantine") as quarantine:
+        try:
+            return _Pull(home, remote, repo, quarantine, state, theirs, lambda _: None, set()).vouch(name)
+        except (Refused, RemoteError, NotFound):
+            return False
 
 
 def bring(home: Home, remote: Remote, entry: Entry, *, progress: Progress = lambda _: None) -> None:
@@ -182,7 +172,7 @@ def bring(home: Home, remote: Remote, entry: Entry, *, progress: Progress = lamb
 
 
 class _Pull:
-    """One pull, step by step. `records`: gets those that may have too few approvals so far."""
+    """One pull, step by step. `records`: gets those that may have too few approvals so far. `now`: to take new ones."""
 
     def __init__(
         self,
@@ -194,7 +184,9 @@ class _Pull:
         theirs: Mapping[str, ObjectId],
         progress: Progress,
         records: set[ObjectId],
+        now: float = 0.0,
     ) -> None:
+        self._now = now
         self._records = records
         self._home = home
         self._remote = remote
@@ -229,11 +221,30 @@ class _Pull:
 
     def _take_newest(self, trust: TrustChain, only: Entry | None = None) -> Entry | None:
         """Judge the new releases (or one, without what stands before it), and take the newest that may run."""
+        verdicts = self._verdicts(trust, only)
+        refused: dict[Entry, Refusal] = {}
+        for verdict in reversed(verdicts):
+            if verdict.release is None:
+                refused[verdict.entry] = self._refusal(verdict)
+            elif refused:
+                break
+            elif (why := held_back(self._state, trust, verdict.release, self._now)) is not None:
+                refused = {each.entry: replace(why, where=each.ref) for each in verdicts if each.release is not None}
+                break
+            else:
+                self._take(trust, verdict.release, verdicts)
+                return verdict.entry
+        if refused:
+            last = verdicts[-1].entry
+            raise _NotThese(refused, last if last < max(entries(self._theirs, self._ledger)) else None)
+        return None
+
+    def _verdicts(self, trust: TrustChain, only: Entry | None = None) -> list[Verdict]:
         theirs = self._theirs
         if only is not None:
-            others = [entry for entry in entries(theirs, self._ledger) if entry != only]
-            theirs = {name: oid for name, oid in theirs.items() if name not in {str(self._ledger[e]) for e in others}}
-        verdicts = list(
+            others = {str(self._ledger[entry]) for entry in entries(theirs, self._ledger) if entry != only}
+            theirs = {name: oid for name, oid in theirs.items() if name not in others}
+        return list(
             walk_releases(
                 theirs,
                 self._quarantine.repository,
@@ -244,18 +255,17 @@ class _Pull:
                 released_before=lambda part: accepted(self._repo, self._state, part),
             )
         )
-        refused: dict[Entry, Refusal] = {}
-        for verdict in reversed(verdicts):
-            if verdict.release is None:
-                refused[verdict.entry] = self._refusal(verdict)
-            elif refused:
-                break
-            else:
-                self._take(trust, verdict.release, verdicts)
-                return verdict.entry
-        if refused:
-            raise _NotThese(refused)
-        return None
+
+    def vouch(self, name: str) -> bool:
+        """Whether the record of this name passes the checks of records; nothing comes into the home."""
+        trust = fetch_trust(self._remote, self._repo, self._quarantine, self._theirs, self._state.pin)
+        if name.startswith(TRUST.prefix):
+            return any(str(TRUST[each.entry]) == name for each in trust)
+        try:
+            self._fetch_records()
+        except FilterUnsupported:
+            self._fetch_whole(list(self._new().values()))
+        return any(verdict.ref == name and verdict.release is not None for verdict in self._verdicts(trust))
 
     def _finish(self, trust: TrustChain, taken: Entry | None, *, shallow: bool = False) -> Pulled:
         if taken is not None:
@@ -346,13 +356,13 @@ class _Pull:
     def _adopt(self, trust: TrustChain, releases: list[ChainedRelease]) -> None:
         """Objects first, then the refs that name them."""
         self._quarantine.adopt()
-        for each in trust:
-            self._repo.refs.create(str(TRUST[each.entry]), each.id.oid)
+        refs = {str(TRUST[each.entry]): each.id.oid for each in trust}
         for release in releases:
-            self._repo.refs.create(str(BuildRef(release.build.id.oid)), release.build.id.oid)
+            refs[str(BuildRef(release.build.id.oid))] = release.build.id.oid
             if release.config is not None:
-                self._repo.refs.create(str(release.config.record.ref), release.config.id.oid)
-            self._repo.refs.create(str(release.record.ref), release.id.oid)
+                refs[str(release.config.record.ref)] = release.config.id.oid
+            refs[str(release.record.ref)] = release.id.oid
+        self._repo.refs.create_all(refs)
         keep_approvals(self._repo, self._theirs)
 
     def _refusal(self, verdict: Verdict) -> Refusal:

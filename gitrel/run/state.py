@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from gitrel.errors import FormatError, LocalStateError, Refused
-from gitrel.ids import App, Deploy, Entry, ObjectId, RecordId, Sha256
+from gitrel.ids import App, Deploy, Entry, Host, ObjectId, RecordId, Sha256
+from gitrel.run.life import Life
 from gitrel.run.watch import Watch
 from gitrel.trust.anchor import Anchor
 from gitrel.trust.checks import Check
@@ -39,6 +40,17 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What one of several sources showed when it was looked at last: `shown` is the digest of what a `Watch` asks for.
+    `away`: why it did not answer; `odd`: what is wrong with what it shows. Both are None if all is well.
+    """
+
+    shown: str = ""
+    away: str | None = None
+    odd: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """What a server remembers.
 
@@ -49,7 +61,10 @@ class State:
     server. `identity`: the file that secrets are read with, below the home or absolute. `lacking`: what kept a
     release from being started here. `configured`: the newest config that the remote shows, which nobody verified.
     `scales`: how many of a process type, where this server differs from the build. `released`: the releases
-    whose release phase was done here.
+    whose release phase was done here. `mirrors`: where else than at `url` the ledgers may be had; `sights`: what each
+    of these places showed, by URL; `forks`: where they differ, in words; `turn`: counts looks, for whose turn it is.
+    `life`: what was signed when. `host`: as whom this server signs receipts, with the key in the file `receipt_key`,
+    below the home or absolute.
     """
 
     app: App
@@ -72,9 +87,25 @@ class State:
     scales: Mapping[str, int] = field(default_factory=dict)
     released: frozenset[Entry] = frozenset()
     watch: Watch | None = None
+    mirrors: tuple[str, ...] = ()
+    sights: Mapping[str, Sight] = field(default_factory=dict)
+    forks: tuple[str, ...] = ()
+    turn: int = 0
+    life: Life = field(default_factory=Life)
+    host: Host | None = None
+    receipt_key: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every URL, in the order in which they were given."""
+        return (self.url, *self.mirrors)
+
+    def stale_since(self, now: float) -> float | None:
+        """Since when this server is stale (`gitrel.run.life`); None if it is not."""
+        return self.life.stale_since(now, self.contact)
 
     def encode(self) -> bytes:
-        document = {"format": FORMAT, **asdict(self)}
+        document = {"format": FORMAT, **asdict(self), "life": self.life.encode()}
         seen = self.seen
         document["seen"] = seen and {
             "entry": str(seen.entry),
@@ -117,6 +148,13 @@ class State:
                 scales={str(kind): int(number) for kind, number in document.get("scales", {}).items()},
                 released=frozenset(map(Entry.parse, document.get("released", []))),
                 watch=Watch.parse(document.get("watch")),
+                mirrors=tuple(map(str, document.get("mirrors", ()))),
+                sights={str(url): Sight(**sight) for url, sight in document.get("sights", {}).items()},
+                forks=tuple(map(str, document.get("forks", ()))),
+                turn=int(document.get("turn", 0)),
+                life=Life.parse(document["life"]) if "life" in document else Life(),
+                host=Host(document["host"]) if document.get("host") else None,
+                receipt_key=document.get("receipt_key"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, FormatError) as error:
             raise LocalStateError(

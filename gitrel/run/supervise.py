@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from gitrel.errors import GitrelError, LocalStateError, Unhealthy
 from gitrel.run import report, rollout, rollout_state
 from gitrel.run.cast import Cast
+from gitrel.run.courier import Courier
 from gitrel.run.follow import Follower, Looker
 from gitrel.run.formation import Formation, Process, Wish, check_looker_marked, check_marked
 from gitrel.run.guardian import Guardian
@@ -39,6 +40,7 @@ from gitrel.run.room import Room
 from gitrel.run.sockets import Sockets
 from gitrel.run.spawn import set_subreaper
 from gitrel.run.status_file import StatusFile
+from gitrel.run.task import Job
 
 LEFTOVER_LIMIT = 10.0  # seconds for what an earlier run left behind to die
 FLUSH_LIMIT = 5.0  # seconds for the reader of our output to take the last of it
@@ -70,7 +72,7 @@ class Supervisor:
     `intact` tells whether a folder is what it was when it was verified. `observe` gets the status document whenever
     it was written, and now and then. `hold`: see `gitrel.run.guardian`. `manager_env` is this program's own
     environment, as far as a service manager speaks through it; `given`: descriptors of sockets that it handed over.
-    `jitter` draws from [0, 1).
+    `jitter` draws from [0, 1). `sender`: the child that is started whenever something was recorded.
     """
 
     _busy = False  # within `_tell`
@@ -91,6 +93,7 @@ class Supervisor:
         given: Iterable[int] = (),
         colour: bool = False,
         jitter: Callable[[], float] = random.random,
+        sender: Job | None = None,
     ) -> None:
         self._recorder = recorder
         self._first = first
@@ -115,12 +118,11 @@ class Supervisor:
         self._cast = Cast(self._room, self._tell)
         check_looker_marked(looker.env, home)
         self._follower = Follower(looker, self._room, first.token, self._wish)
-        self._rollout = Rollout()
+        self._courier = Courier(sender, self._room)
+        self._rollout, self._since = Rollout(), time.time()
         self._events: deque[rollout_state.Event] = deque()
-        self._since = time.time()
         self._is_intact = intact
-        self._vouched: set[str] = set()
-        self._doubted: set[str] = set()
+        self._vouched, self._doubted = set[str](), set[str]()
         self._unrecorded: dict[str, Callable[[], None]] = {}
         self._rerecord: Timer | None = None
         self._foreign: list[Seen] = []
@@ -142,6 +144,7 @@ class Supervisor:
                 self._manager.start()
                 self._status.start()
                 self._begin()
+                self._courier.wake()
                 while not self._ended():
                     self._turn()
                 self._flush()
@@ -157,7 +160,7 @@ class Supervisor:
         phase = self._rollout.phase
         if phase is Phase.EMPTY and self._rollout.trouble and not self._rollout.leaving and not self._follower.follows:
             return True
-        return phase is Phase.CLOSED and self._follower.idle
+        return phase is Phase.CLOSED and self._follower.idle and self._courier.idle
 
     def _turn(self) -> None:
         self._status.write()
@@ -218,9 +221,10 @@ class Supervisor:
         at_once = self._rollout.phase is Phase.CLOSING
         self._journal.say("stopping at once" if at_once else "stopping")
         self._manager.stopping()
-        self._follower.close()
-        if at_once:
-            self._follower.kill()
+        for child in (self._follower, self._courier):
+            child.close()
+            if at_once:
+                child.kill()
         self._tell(Close())
 
     def _poll(self) -> None:
@@ -321,6 +325,7 @@ class Supervisor:
                     self._rerecord = self._loop.after(RECORD_PAUSE, self._write_down)
                 return error
             del self._unrecorded[what]
+            self._courier.wake()
         return None
 
     def _leftovers(self, session: int, mark: str) -> list[Seen]:
@@ -334,7 +339,7 @@ class Supervisor:
         foreign = [seen.pid for seen in self._foreign if (now := tree.get(seen.pid)) and now.start == seen.start]
         spared = {*foreign, *(seen.pid for seen in descendants(tree, foreign)), *self._loop.children()}
         ours = [seen for seen in descendants(tree, [os.getpid()]) if seen.pid not in spared and not seen.dead]
-        others = (self._cast.sessions() | {self._follower.session}) - {0, session}
+        others = (self._cast.sessions() | {self._follower.session, self._courier.session}) - {0, session}
         if not others:
             return ours
         first = [

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from gitrel import __version__
 from gitrel.errors import FormatError
-from gitrel.ids import ApprovalRef, Ledger, ObjectId, parse_ref
+from gitrel.ids import ApprovalRef, Entry, Ledger, ObjectId, parse_ref
 
 APPROVALS = "refs/approvals/"
 FULL_LOOK = 3600.0
@@ -34,7 +34,11 @@ class Watch:
     def of(cls, shown: Mapping[str, ObjectId], newest: Mapping[Ledger, int], approvals: Iterable[str]) -> Self:
         """`newest`: the highest number of each ledger; `approvals`: the prefixes that `awaiting` gave."""
         prefixes = (*(f"{ledger.prefix}{number + 1}" for ledger, number in newest.items()), *sorted(approvals))
-        return cls(prefixes=prefixes, shown=digest({name: shown[name] for name in shown if name.startswith(prefixes)}))
+        return cls(prefixes=prefixes, shown=_view(shown, prefixes))
+
+    def view(self, shown: Mapping[str, ObjectId]) -> str:
+        """The digest of what somebody else shows below these prefixes."""
+        return _view(shown, self.prefixes)
 
     @classmethod
     def parse(cls, document: Any) -> Self | None:
@@ -43,6 +47,10 @@ class Watch:
     @property
     def approvals(self) -> set[str]:
         return {prefix for prefix in self.prefixes if prefix.startswith(APPROVALS)}
+
+
+def _view(shown: Mapping[str, ObjectId], prefixes: tuple[str, ...]) -> str:
+    return digest({name: oid for name, oid in shown.items() if name.startswith(prefixes)})
 
 
 def awaiting(records: Iterable[ObjectId]) -> set[str]:
@@ -61,7 +69,8 @@ def approvals_in(refs: Mapping[str, ObjectId]) -> Iterator[tuple[ApprovalRef, Ob
                     yield ref, oid
 
 
-def digest(refs: Mapping[str, ObjectId]) -> str:
-    """Of what verdicts depend on: the remote's refs, and the program that judges."""
+def digest(refs: Mapping[str, ObjectId], heard: Entry | None = None) -> str:
+    """Of what verdicts depend on: the remote's refs, the program that judges, and a heartbeat that was heard."""
     lines = [f"gitrel {__version__}", *(f"{oid} {name}" for name, oid in sorted(refs.items()))]
+    lines += [] if heard is None else [str(heard)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -11,13 +11,12 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Mapping
 
 from gitrel.errors import NotFound
 from gitrel.ids import ObjectId
 from gitrel.store.ingest import read_parents
-from gitrel.store.packfile import entry_header
+from gitrel.store.packfile import NUMBERS, entry_header
 from gitrel.store.repository import Repository
 
 HAVE_PREFIXES = (
@@ -27,8 +26,9 @@ HAVE_PREFIXES = (
     "refs/builds/",
     "refs/releases/",
     "refs/approvals/",
+    "refs/heartbeat/",
+    "refs/receipts/",
 )
-_NUMBERS = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 _NEWEST = 2  # records of each ledger whose trees are compared
 _HEADS = 16
 _LEDGER_REF = re.compile(r"(refs/(?:trust|config|releases)/(?:[^/]+/)?)v([0-9]{1,9})")
@@ -47,26 +47,26 @@ def objects_to_send(repo: Repository, wants: list[ObjectId], advertised: Mapping
     chosen = list(commits)
     seen.update(commits)
     for oid in others:
-        chosen += _walk(repo, oid, seen)
+        chosen += walk(repo, oid, seen)
     for oid in commits:
-        chosen += _walk(repo, _tree(repo.read(oid, "commit")), seen)
+        chosen += walk(repo, tree_of(repo.read(oid, "commit")), seen)
     return chosen
 
 
-def write_pack(repo: Repository, objects: list[ObjectId], out: BinaryIO) -> None:
+def write_pack(repo: Repository, objects: list[ObjectId], out: Callable[[bytes], object]) -> None:
     """A pack of whole objects; `repo` hashes each again as it reads it, so nothing damaged is ever sent."""
     digest = hashlib.new(repo.format.value, usedforsecurity=False)
 
     def put(data: bytes) -> None:
         digest.update(data)
-        out.write(data)
+        out(data)
 
     put(struct.pack(">4sII", b"PACK", 2, len(objects)))
     for oid in objects:
         kind, data = repo.read_any(oid)
-        put(entry_header(_NUMBERS[kind], len(data)))
+        put(entry_header(NUMBERS[kind], len(data)))
         put(zlib.compress(data, 1))
-    out.write(digest.digest())
+    out(digest.digest())
 
 
 def _new_commits(
@@ -110,10 +110,10 @@ def _walk_known(repo: Repository, oid: ObjectId, known: set[ObjectId]) -> None:
     """Add everything in a commit that the remote has, as far as it is here: a partial clone may lack some."""
     kind, data = repo.read_any(oid)
     if kind == "commit":
-        known.update(_walk(repo, _tree(data), known, lenient=True))
+        known.update(walk(repo, tree_of(data), known, lenient=True))
 
 
-def _walk(repo: Repository, top: ObjectId, seen: set[ObjectId], *, lenient: bool = False) -> list[ObjectId]:
+def walk(repo: Repository, top: ObjectId, seen: set[ObjectId], *, lenient: bool = False) -> list[ObjectId]:
     """A tree and everything below it that was not seen before; or another object, alone."""
     found, queue = [], [(top, True)]
     while queue:
@@ -146,7 +146,7 @@ def _children(tree: bytes, raw_length: int) -> list[tuple[ObjectId, bool]]:
     return found
 
 
-def _tree(commit: bytes) -> ObjectId:
+def tree_of(commit: bytes) -> ObjectId:
     return ObjectId(commit[5 : commit.index(b"\n")].decode("ascii", "replace"))
 
 

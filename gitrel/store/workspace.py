@@ -18,16 +18,18 @@ from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
 
 NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
+WITNESSES = ("refs/heartbeat/", "refs/receipts/")  # many and small: mirrored where somebody asks for them
 
 Judge = Callable[[Mapping[str, ObjectId], Repository], None]
 """Looks at all refs as they would be, and at the repository that has their objects; raises if they will not do."""
 
 
 class Workspace:
-    """`remote` None: numbers are handed out by this repository alone."""
+    """`remote` None: numbers are handed out by this repository alone. `also`: of `WITNESSES`."""
 
-    def __init__(self, repo: Repository, remote: Remote | None) -> None:
+    def __init__(self, repo: Repository, remote: Remote | None, also: tuple[str, ...] = ()) -> None:
         self.repo = repo
+        self._namespaces = (*NAMESPACES, *also)
         self.remote = remote
         self._theirs: dict[str, ObjectId] = {}
         self._foreign: dict[str, str] = {}
@@ -35,7 +37,7 @@ class Workspace:
     def refs(self) -> dict[str, ObjectId]:
         """The refs of all ledgers, as this repository has them; unverified."""
         found: dict[str, ObjectId] = {}
-        for prefix in NAMESPACES:
+        for prefix in self._namespaces:
             found |= self.repo.refs.list(prefix)
         return found
 
@@ -48,7 +50,7 @@ class Workspace:
         if self.remote is None:
             return []
         ours = self.refs()
-        theirs = {name: oid for name, oid in self.remote.list(NAMESPACES).items() if _is_ours(name)}
+        theirs = {name: oid for name, oid in self.remote.list(self._namespaces).items() if _is_ours(name)}
         for name, oid in theirs.items():
             if ours.get(name, oid) != oid:
                 raise Refused(
@@ -72,8 +74,7 @@ class Workspace:
             new = self._records(new, self.repo)
             if judge is not None:
                 judge({**ours, **new}, self.repo)
-        for name, oid in new.items():
-            self.repo.refs.create(name, oid)
+        self.repo.refs.create_all(new)
         self._theirs = theirs
         return sorted(new)
 
@@ -101,8 +102,7 @@ class Workspace:
             behind = {name: oid for name, oid in ours.items() if not _misnamed(name, oid, self.repo)}
             self.remote.push(self.repo, {**behind, **refs})
             self._theirs |= {**behind, **refs}
-        for name, oid in refs.items():
-            self.repo.refs.create(name, oid)
+        self.repo.refs.create_all(refs)
 
     def _scratch(self) -> Path:
         return self.repo.path / "gitrel"

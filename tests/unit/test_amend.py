@@ -113,7 +113,7 @@ def test_a_threshold_that_nobody_reaches(role: str, threshold: int) -> None:
 def test_a_role_that_there_is_not() -> None:
     with pytest.raises(UsageError, match="no role 'admin'") as caught:
         amend.set_role(team(), "admin", [PersonName("nobody")], 1, PRODUCTION)
-    assert caught.value.why == "there are root, build, release, config"
+    assert caught.value.why == f"there are {', '.join(amend.ROLES)}"
 
 
 def test_somebody_unknown() -> None:
@@ -248,3 +248,20 @@ def test_a_policy_put_together_wrongly_is_not_signed() -> None:
     broken = replace(policy, root=Role(people=(PersonName("ghost"),)))
     with pytest.raises(FormatError, match="not in"):
         parse_trust(encode_trust(broken))
+
+
+def test_the_roles_of_witnesses() -> None:
+    """They need not be there, take one signature, and go with the last who holds them."""
+    hosts = amend.set_role(team(), "receipt", [ALICE, BOB], 1, PRODUCTION)
+    beating = amend.set_role(hosts, "heartbeat", [BOB], 1, STAGING)
+    assert beating.roles["receipt"].people == (ALICE, BOB)
+    assert beating.roles["heartbeat"] == Role(people=(BOB,))
+    left = amend.remove_person(amend.set_role(beating, "root", [ALICE], 1, PRODUCTION), BOB)
+    assert left.heartbeat is None
+    assert left.receipt == Role(people=(ALICE,))
+    for role in ("heartbeat", "receipt"):
+        with pytest.raises(UsageError, match="threshold"):
+            amend.set_role(team(), role, [ALICE, BOB], 2, PRODUCTION)
+    odd = amend.add_person(team(), PersonName("Web.1"), (key("other"),))
+    with pytest.raises(UsageError, match="not a host's name"):
+        amend.set_role(odd, "receipt", [PersonName("Web.1")], 1, PRODUCTION)

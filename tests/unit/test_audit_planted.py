@@ -299,7 +299,7 @@ def test_exactly_the_planted_faults_are_found(planted: tuple[Simulator, Planter,
 def test_nearly_every_code_is_planted(planted: tuple[Simulator, Planter, Path]) -> None:
     """The others are about the whole repository, and have tests of their own."""
     whole = {Code.NO_TRUST, Code.WRONG_PIN, Code.HISTORY_CUT, Code.HISTORY_REWRITTEN, Code.HOSTS_DIFFER}
-    whole |= {Code.HOST_BEHIND, Code.CONTENTS_ABSENT, Code.LEDGER_ONLY}
+    whole |= {Code.HOST_BEHIND, Code.CONTENTS_ABSENT, Code.LEDGER_ONLY, Code.SPLIT_VIEW, Code.WITHHELD}
     assert set(Code) - set(planted[1].expected.values()) == whole
 
 

@@ -25,6 +25,9 @@ from gitrel.format.record import (
     Cited,
     CitedRelease,
     ConfigRecord,
+    Health,
+    HeartbeatRecord,
+    ReceiptRecord,
     ReleaseRecord,
     Signed,
     SignedApproval,
@@ -42,6 +45,7 @@ from gitrel.ids import (
     App,
     Deploy,
     Entry,
+    Host,
     KeyId,
     Ledger,
     ObjectFormat,
@@ -51,7 +55,10 @@ from gitrel.ids import (
 GOLDEN = Path(__file__).with_name("golden")
 APP = App("shop")
 DATE = "1700000000 +0130"
-NAMES = ("trust-v1", "build", "config-v1", "release-v1", "trust-v2", "config-v2", "release-v2", "approval")
+NAMES = (
+    *("trust-v1", "build", "config-v1", "release-v1", "trust-v2", "config-v2", "release-v2", "approval"),
+    *("heartbeat", "receipt"),
+)
 
 # Written down a second time: a change of format that also rewrites the files still fails here.
 IDS: dict[tuple[ObjectFormat, str], str] = {
@@ -71,6 +78,10 @@ IDS: dict[tuple[ObjectFormat, str], str] = {
     (ObjectFormat.SHA256, "config-v2"): "31d203c5c68a8b88dc532776a3a4297f35de8898e515fc7184f921903d9ae95a",
     (ObjectFormat.SHA256, "release-v2"): "b96d0436186f8747727ed47ce5bb17ae486bd2db31eeee11a6cdc3f9dc3bcd31",
     (ObjectFormat.SHA256, "approval"): "b2ae91ac7dbdeefcabf8384870c87669ce9e997b68ed99273971491ad522882f",
+    (ObjectFormat.SHA1, "heartbeat"): "630f8fbb690c8fe7247ba876a5285bc857154c38",
+    (ObjectFormat.SHA1, "receipt"): "cf416c40c7ed3f2d27f9dcf7e5257640c7140ac6",
+    (ObjectFormat.SHA256, "heartbeat"): "d89ab6e53c7c1f7f2ba226acc66f9abb25e2e276ca7a6769a0b77b63f4ed748b",
+    (ObjectFormat.SHA256, "receipt"): "48ec923c3487042e379654601830154a93013d667395898997c2c3141ca76494",
 }
 
 
@@ -249,7 +260,46 @@ def make_ledger(fmt: ObjectFormat) -> GoldenLedger:
         ),
         ALICE,
     )
+    _witness(made, Cited(Entry(2), trust2), CitedRelease(PRODUCTION, Entry(2), release2), release1, whole1)
     return made
+
+
+def _witness(made: GoldenLedger, trust: Cited, head: CitedRelease, release1: RecordId, whole1: Node) -> None:
+    """What came into the format later; `release1` stands for the entry before, too: nothing is verified here."""
+    nothing = made.tree()
+    made.record(
+        "heartbeat",
+        HeartbeatRecord(
+            app=APP,
+            subject="Heartbeat v2",
+            entry=Entry(2),
+            previous=release1,
+            trust=trust,
+            heads=(head, CitedRelease(Deploy("staging"), Entry(41), release1)),
+            tree_sha256=nothing.sha256,
+        ),
+        nothing,
+    )
+    made.record(
+        "receipt",
+        ReceiptRecord(
+            app=APP,
+            subject="web1: production v1 failed",
+            host=Host("web1"),
+            entry=Entry(2),
+            previous=release1,
+            trust=trust,
+            head=head,
+            release=CitedRelease(PRODUCTION, Entry(1), release1),
+            ran=whole1.sha256,
+            verdict=14,
+            health=Health.FAILED,
+            start=1_700_000_000,
+            end=1_700_000_061,
+            tree_sha256=nothing.sha256,
+        ),
+        nothing,
+    )
 
 
 LEDGERS = {fmt: make_ledger(fmt) for fmt in ObjectFormat}

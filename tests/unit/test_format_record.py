@@ -18,6 +18,9 @@ from gitrel.format.record import (
     Cited,
     CitedRelease,
     ConfigRecord,
+    Health,
+    HeartbeatRecord,
+    ReceiptRecord,
     ReleaseRecord,
     TrustRecord,
     approval_payload,
@@ -33,6 +36,7 @@ from gitrel.ids import (
     BuildRef,
     Deploy,
     Entry,
+    Host,
     KeyId,
     Ledger,
     ObjectFormat,
@@ -92,7 +96,40 @@ def records(draw: st.DrawFn, fmt: ObjectFormat) -> AnyRecord:
     entry, tree_sha256, trust = draw(entries), draw(sha256s), draw(cited(fmt))
     previous = draw(record_ids(fmt)) if entry > 1 else None
     deploy = draw(deploys)
-    match draw(st.sampled_from(["trust", "config", "build", "release"])):
+    match draw(st.sampled_from(["trust", "config", "build", "release", "heartbeat", "receipt"])):
+        case "heartbeat":
+            heads = draw(st.lists(cited_releases(fmt), max_size=4, unique_by=lambda head: head.deploy))
+            return HeartbeatRecord(
+                app=app,
+                subject=subject,
+                text=text,
+                entry=entry,
+                previous=previous,
+                trust=trust,
+                heads=tuple(sorted(heads, key=lambda head: head.deploy)),
+                tree_sha256=tree_sha256,
+            )
+        case "receipt":
+            newest, ran = sorted([draw(entries), draw(entries)], reverse=True)
+            head = CitedRelease(deploy, newest, draw(record_ids(fmt)))
+            health = draw(st.sampled_from(Health))
+            return ReceiptRecord(
+                app=app,
+                subject=subject,
+                text=text,
+                host=Host(deploy),
+                entry=entry,
+                previous=previous,
+                trust=trust,
+                head=head,
+                release=head if ran == newest else CitedRelease(deploy, ran, draw(record_ids(fmt))),
+                ran=draw(sha256s),
+                verdict=draw(st.none() | st.integers(1, 99)),
+                health=health,
+                start=draw(st.integers(0, 253402300799)),
+                end=None if health is Health.HEALTHY else draw(st.integers(0, 253402300799)),
+                tree_sha256=tree_sha256,
+            )
         case "trust":
             heads = draw(st.lists(cited_releases(fmt), max_size=4, unique_by=lambda head: head.deploy))
             return TrustRecord(

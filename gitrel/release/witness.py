@@ -1,0 +1,111 @@
+"""Heartbeats and receipts, made: the next entry of a witness's ledger, signed, over an empty tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gitrel.errors import Refused
+from gitrel.format.record import (
+    Cited,
+    CitedRelease,
+    Health,
+    HeartbeatRecord,
+    ReceiptRecord,
+    Signed,
+    Stamp,
+)
+from gitrel.ids import App, Entry, Host, Ledger, RecordId, Sha256
+from gitrel.store.records import Sign, write_record
+from gitrel.store.repository import Repository
+from gitrel.store.snapshot import store_tree
+from gitrel.trust.chain import TrustChain
+from gitrel.trust.checks import Check
+from gitrel.trust.content import Objects
+from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.witness import WitnessLedger
+
+Place = tuple[Entry, RecordId]
+"""The newest entry of a ledger."""
+
+
+def newest_entry(refs: RefMap, objects: Objects, trust: TrustChain, ledger: Ledger) -> Place | None:
+    """What the next entry follows: good, or refused for its signer alone. Raises `Refused` if nothing can follow it."""
+    found = entries(refs, ledger)
+    if not found:
+        return None
+    entry, oid = max(found.items())
+    ref = str(ledger[entry])
+    raw = objects.read(oid, "commit")
+    verifier = WitnessLedger(trust, ledger, shallow=True)
+    try:
+        verifier.add(ref, raw)
+    except Refused as refusal:
+        if verifier.next != entry.next:
+            hint = "whoever runs the remote must remove that ref"
+            what = "nothing can follow what is there"
+            raise Refused(what, check=Check.PREVIOUS, where=ref, why=str(refusal), hint=hint) from None
+    return entry, RecordId.of("commit", raw, trust.format)
+
+
+def write_heartbeat(
+    repo: Repository,
+    trust: TrustChain,
+    heads: tuple[CitedRelease, ...],
+    previous: Place | None,
+    *,
+    who: Stamp,
+    sign: Sign,
+) -> Signed[HeartbeatRecord]:
+    """`heads`: the newest release of every deploy, sorted. No ref is made."""
+    entry = previous[0].next if previous else Entry(1)
+    tree = store_tree(repo, {})
+    record = HeartbeatRecord(
+        app=trust.app,
+        subject=f"Heartbeat {entry}",
+        entry=entry,
+        previous=previous[1] if previous else None,
+        trust=trust.newest.cited,
+        heads=heads,
+        tree_sha256=tree.sha256,
+    )
+    return write_record(repo, record, tree, who=who, sign=sign)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What a receipt says: fields as in `ReceiptRecord`."""
+
+    app: App
+    host: Host
+    trust: Cited
+    head: CitedRelease
+    release: CitedRelease
+    ran: Sha256
+    verdict: int | None
+    health: Health
+    start: int
+    end: int | None
+
+
+def write_receipt(
+    repo: Repository, said: Ran, previous: Place | None, *, who: Stamp, sign: Sign
+) -> Signed[ReceiptRecord]:
+    """No ref is made."""
+    tree = store_tree(repo, {})
+    record = ReceiptRecord(
+        app=said.app,
+        subject=f"{said.host}: {said.release.deploy} {said.release.entry} {said.health.value}",
+        host=said.host,
+        entry=previous[0].next if previous else Entry(1),
+        previous=previous[1] if previous else None,
+        trust=said.trust,
+        head=said.head,
+        release=said.release,
+        ran=said.ran,
+        verdict=said.verdict,
+        health=said.health,
+        start=said.start,
+        end=said.end,
+        tree_sha256=tree.sha256,
+    )
+    return write_record(repo, record, tree, who=who, sign=sign)

@@ -1,0 +1,359 @@
+"""Where a server asks: the remote, and mirrors of it. Whom, when, and which of them to believe.
+
+- A look that only asks for news asks one source, each in its turn: it costs what it costs with one remote, and a source
+  that shows an old ledger, or does not answer, keeps news away for no longer than the others' turns take.
+- All are listed when one shows something new, once every `FULL_LOOK` seconds, and by `gitrel pull`. The ones that
+  did not answer last time are left out of that when it is only for news: their turn comes.
+- Each source is judged for itself, the one that shows the newest release first; what another one has beyond that comes
+  after. So the newest ledger that verifies wins, and nothing that one of them does keeps what the others have away.
+- A source that shows less than was seen is behind, which is an error only if there is no other.
+- One name with two records is a fork, whichever of them is good, and reported with both ids. If both verify, somebody
+  signed twice: no release from there on is taken until one of the sources is gone, so that all servers run the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from gitrel.errors import GitrelError, NotFound, Refused, RemoteError
+from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, LedgerRef, ObjectId
+from gitrel.run.freshness import hear, settle
+from gitrel.run.home import Home
+from gitrel.run.pull import Fork, Progress, Pulled, bring, fetch_trust, judge, vouch
+from gitrel.run.state import Refusal, Sight, State
+from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
+from gitrel.store.quarantine import remove_stale
+from gitrel.store.remote import Remote
+from gitrel.store.repository import Repository
+from gitrel.trust.walk import RefMap, entries
+
+PATIENCE = 60  # seconds for the list of one source's refs, where there are others
+_HERE = "this server"
+
+Remotes = Mapping[str, Remote]
+
+
+def pull(
+    home: Home,
+    remotes: Remotes,
+    *,
+    now: float,
+    anew: bool = True,
+    aside: bool = False,
+    progress: Progress = lambda _: None,
+) -> Pulled:
+    """Bring the newest runnable release of the sources, by URL, into the home; `current` does not move.
+
+    Without `anew` a source that shows the same as at the last pull is not looked at any further. `aside`: it is not
+    one of the home's sources, and nothing is remembered about it. Raises `Refused` if no source's ledger is a
+    continuation of what was seen, `RemoteError`, `NotFound` for a bundle that builds on what is not here, `Locked`.
+    """
+    with home.lock("pull") as lock:
+        state = home.read_state()
+        # The lock's file was changed last when all refs were looked at. A clock that was set back is a long time.
+        recent = 0 <= now - os.fstat(lock).st_mtime < FULL_LOOK and state.trouble is None
+        if recent and not anew and state.watch and _nothing_new(home, state, state.watch, remotes, now):
+            return Pulled(release=state.ready, new=False, refused=state.refused)
+        with home.repository() as repo:
+            pulled = _Look(home, remotes, repo, progress, anew=anew, aside=aside).run(now, everyone=anew or not recent)
+        if not aside:
+            os.utime(lock, (now, now))
+        return pulled
+
+
+def _nothing_new(home: Home, state: State, watch: Watch, remotes: Remotes, now: float) -> bool:
+    """Ask the source whose turn it is, or the first after it that answers."""
+    urls = list(remotes)
+    first = state.turn % len(urls)
+    sights, errors = dict(state.sights), list[RemoteError]()
+    for url in urls[first:] + urls[:first]:
+        sight = sights.get(url, Sight(shown=watch.shown))
+        try:
+            shown = remotes[url].list(watch.prefixes, within=_patience(remotes))
+        except RemoteError as error:
+            errors.append(error)
+            sights[url] = replace(sight, away=str(error))
+            continue
+        if watch.view(shown) != sight.shown:
+            return False
+        if len(urls) > 1:
+            sights[url] = replace(sight, away=None)
+        home.change_state(lambda state: replace(state, contact=now, turn=state.turn + 1, sights=sights))
+        return True
+    raise errors[0]
+
+
+def _patience(remotes: Remotes) -> int | None:
+    return PATIENCE if len(remotes) > 1 else None
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What came of the sources, one after the other. `odd`: what is wrong with one, by URL."""
+
+    results: list[Pulled] = field(default_factory=list)
+    records: set[ObjectId] = field(default_factory=set)
+    odd: dict[str, str] = field(default_factory=dict)
+    errors: list[GitrelError] = field(default_factory=list)
+
+    def together(self) -> Pulled:
+        """The last one stands on those before it. Raises what was wrong if there is none, a refusal first."""
+        if not self.results:
+            raise next((error for error in self.errors if isinstance(error, Refused)), self.errors[0])
+        last = self.results[-1]
+        refused: dict[Entry, Refusal] = {}
+        for each in self.results:
+            refused |= each.refused
+        return replace(
+            last,
+            new=any(each.new for each in self.results),
+            refused={entry: why for entry, why in sorted(refused.items()) if entry > (last.release or 0)},
+            shallow=any(each.shallow for each in self.results),
+        )
+
+
+class _Look:
+    """One look at all refs that the sources show, by URL."""
+
+    def __init__(
+        self, home: Home, remotes: Remotes, repo: Repository, progress: Progress, *, anew: bool, aside: bool
+    ) -> None:
+        remove_stale(home.run / "quarantine")
+        home.tidy()
+        self._home, self._remotes, self._repo = home, remotes, repo
+        self._progress = progress
+        self._anew, self._aside = anew, aside
+        self._state = home.read_state()
+        self._ledger, self._configs = Ledger.releases(self._state.deploy), Ledger.config(self._state.deploy)
+        self._away: dict[str, GitrelError] = {}
+        self._judged = _Judged()
+
+    def run(self, now: float, *, everyone: bool) -> Pulled:
+        state, several = self._state, len(self._remotes) > 1
+        listed = self._listed(everyone=everyone)
+        forks = self._forks(listed) if several or self._aside else ()
+        if forks and not several:
+            raise forks[0].refusal()
+        others = (self._configs.prefix, HEARTBEAT.prefix)
+        shown = {
+            url: {name: oid for name, oid in refs.items() if not name.startswith(others)}
+            for url, refs in listed.items()
+        }
+        self._hear(listed, shown, now)
+        judged = digest(
+            {f"{url} {name}": oid for url, refs in shown.items() for name, oid in refs.items()},
+            heard=self._state.life.heartbeat if self._state.life.hold else None,
+        )
+        if self._anew or judged != state.judged:
+            self._judge(shown, now)
+            pulled, approvals = self._judged.together(), awaiting(self._judged.records)
+        else:
+            pulled = Pulled(release=state.ready, new=False, refused=state.refused)
+            approvals = state.watch.approvals if state.watch else set()
+            self._judged.odd = {url: sight.odd for url, sight in state.sights.items() if sight.odd is not None}
+        watch = self._watch(listed, approvals)
+        configs = [entries(refs, self._configs) for url, refs in listed.items() if url not in self._judged.odd]
+        configured = max((entry for each in configs for entry in each), default=None)
+        life = settle(self._repo, replace(self._home.read_state(), ready=pulled.release), self._state.life, now)
+
+        def change(state: State) -> State:
+            found = replace(state, ready=pulled.release, refused=pulled.refused, configured=configured, life=life)
+            if self._aside:
+                return replace(found, judged=None, watch=None)
+            return replace(
+                found,
+                judged=judged,
+                contact=now,
+                trouble=None,
+                watch=watch,
+                sights=self._sights(watch, listed) if several else {},
+                forks=tuple(map(str, forks)),
+                turn=state.turn + 1 if several else 0,
+            )
+
+        self._home.change_state(change)
+        return replace(pulled, forks=forks)
+
+    def _listed(self, *, everyone: bool) -> dict[str, RefMap]:
+        """All that each source has of these ledgers. Raises what is wrong with the first if none answers."""
+        away = {url for url, sight in self._state.sights.items() if sight.away is not None}
+        urls = [url for url in self._remotes if everyone or url not in away]
+        found = self._ask(urls) or self._ask([url for url in self._remotes if url not in urls])
+        if not found:
+            raise next(iter(self._away.values()))
+        return found
+
+    def _ask(self, urls: Iterable[str]) -> dict[str, RefMap]:
+        prefixes = [TRUST.prefix, self._ledger.prefix, self._configs.prefix, APPROVALS, HEARTBEAT.prefix]
+        found: dict[str, RefMap] = {}
+        for url in urls:
+            remote = self._remotes[url]
+            try:
+                refs = remote.list(prefixes, within=_patience(self._remotes))
+                if remote.partial:
+                    self._check_needs(remote, refs)
+                    refs = {
+                        name: oid for prefix in prefixes for name, oid in self._repo.refs.list(prefix).items()
+                    } | refs
+            except (RemoteError, NotFound) as error:
+                self._away[url] = error
+                continue
+            found[url] = refs
+        return found
+
+    def _check_needs(self, remote: Remote, refs: RefMap) -> None:
+        """A bundle has to begin where this home ends, or before that. Raises `NotFound`."""
+        needs = {oid: said for oid, said in remote.needs().items() if oid not in self._repo}
+        there, seen = entries(refs, self._ledger), self._state.seen
+        if needs and not (seen is not None and seen.entry in there):
+            raise NotFound(
+                "the bundle builds on what is not here",
+                where=remote.safe_url,
+                why=f"it needs {', '.join(said or oid for oid, said in needs.items())}; "
+                + (f"the newest here is {seen.entry}" if seen else "nothing was pulled here yet"),
+                hint=self._better_bundle(refs),
+            )
+
+    def _better_bundle(self, refs: RefMap) -> str:
+        seen = self._state.seen
+        newest = max(entries(refs, self._ledger), default="")
+        return f"make another where the whole ledger is: `gitrel bundle {seen.entry if seen else ''}..{newest} -o FILE`"
+
+    def _forks(self, listed: Mapping[str, RefMap]) -> tuple[Fork, ...]:
+        """The first name of each ledger that has two records, here or at two sources."""
+        found = []
+        for ledger in (TRUST, self._ledger, self._configs):
+            views: dict[str, RefMap] = {_HERE: self._repo.refs.list(ledger.prefix)}
+            views |= {self._remotes[url].safe_url: refs for url, refs in listed.items()}
+            for entry in sorted({entry for refs in views.values() for entry in entries(refs, ledger)}):
+                name = str(ledger[entry])
+                sides = {refs[name]: where for where, refs in reversed(views.items()) if name in refs}
+                if len(sides) > 1:
+                    found.append(Fork(ref=name, sides=tuple((where, oid) for oid, where in reversed(sides.items()))))
+                    break
+        return tuple(found)
+
+    def _hear(self, listed: Mapping[str, RefMap], shown: Mapping[str, RefMap], now: float) -> None:
+        """The newest heartbeat, whoever shows it. The state that everything else is judged by knows of it."""
+        for url, refs in listed.items():
+            verify = partial(fetch_trust, self._remotes[url], self._repo, theirs=shown[url], pin=self._state.pin)
+            life = hear(self._home, self._remotes[url], self._repo, self._state, shown[url], refs, now, verify)
+            self._state = replace(self._state, life=life)
+
+    def _judge(self, shown: Mapping[str, RefMap], now: float) -> None:
+        order = sorted(shown, key=lambda url: self._newest(shown[url]), reverse=True)
+        ours = self._repo.refs.list(TRUST.prefix) | self._repo.refs.list(self._ledger.prefix)
+        against = {url for url in order if any(shown[url].get(name, oid) != oid for name, oid in ours.items())}
+        good = self._undisputed({url: shown[url] for url in order if url not in against})
+        ahead = [url for url in good if not self._lacks(good[url])]
+        known: set[tuple[str, ObjectId]] = set()
+        for url in ahead or order:
+            theirs = good.get(url, shown[url])
+            if known and (not theirs.items() - known or self._lacks(theirs)):
+                continue
+            try:
+                state = replace(self._home.read_state(), life=self._state.life)
+                pulled, records = judge(self._home, self._remotes[url], self._repo, state, theirs, self._progress, now)
+            except (Refused, RemoteError, NotFound) as error:
+                if self._remotes[url].partial and isinstance(error, NotFound):
+                    error.hint = self._better_bundle(shown[url])
+                self._judged.odd[url] = str(error)
+                self._judged.errors.append(error)
+                continue
+            known |= theirs.items()
+            self._judged.results.append(pulled)
+            self._judged.records |= records
+        for url in shown:
+            if url in against:
+                self._judged.odd.setdefault(url, "it shows another record than was verified here under one name")
+            elif lacks := self._lacks(shown[url]):
+                self._judged.odd.setdefault(url, f"it is behind: it has no {lacks}")
+
+    def _newest(self, refs: RefMap) -> tuple[int, int]:
+        return max(entries(refs, self._ledger), default=0), max(entries(refs, TRUST), default=0)
+
+    def _lacks(self, refs: RefMap) -> str:
+        """A name that everybody has who is not behind what was verified here; empty if it is there."""
+        seen = self._home.read_state().seen
+        names = [*self._repo.refs.list(TRUST.prefix), *([str(self._ledger[seen.entry])] if seen else [])]
+        return next((name for name in reversed(names) if name not in refs), "")
+
+    def _undisputed(self, views: dict[str, RefMap]) -> dict[str, RefMap]:
+        """Without those whose record of a name does not verify where another one's does, and without all from a name on
+        that has two records which do. What is left over differs only in what nobody can run."""
+        for ledger in (TRUST, self._ledger):
+            while (name := _disputed(views, ledger)) is not None:
+                sides: dict[ObjectId, list[str]] = {}
+                for url, refs in views.items():
+                    if str(name) in refs:
+                        sides.setdefault(refs[str(name)], []).append(url)
+                cut = {url: _up_to(refs, ledger, name.entry) for url, refs in views.items()}
+                good = {
+                    oid for oid, urls in sides.items() if any(self._vouches(url, cut[url], str(name)) for url in urls)
+                }
+                if not good:
+                    break
+                if len(good) > 1:
+                    views = {url: _up_to(refs, ledger, name.entry - 1) for url, refs in views.items()}
+                    continue
+                for url in [url for oid, urls in sides.items() if oid not in good for url in urls]:
+                    del views[url]
+                    self._judged.odd[url] = f"it shows another {name}, which does not verify"
+        return views
+
+    def _vouches(self, url: str, theirs: RefMap, name: str) -> bool:
+        return vouch(self._home, self._remotes[url], self._repo, self._state, theirs, name)
+
+    def _watch(self, listed: Mapping[str, RefMap], approvals: Iterable[str]) -> Watch:
+        """What would be new at any of the sources: one that shows v999 must not hide the next one of the others."""
+        each = [
+            Watch.of(
+                refs,
+                {at: max(entries(refs, at), default=0) for at in (TRUST, self._ledger, self._configs)}
+                | {HEARTBEAT: self._state.life.heartbeat or max(entries(refs, HEARTBEAT), default=0)},
+                approvals,
+            )
+            for refs in listed.values()
+        ]
+        prefixes = tuple(dict.fromkeys(prefix for watch in each for prefix in watch.prefixes))
+        return replace(each[0], prefixes=prefixes) if len(each) > 1 else each[0]
+
+    def _sights(self, watch: Watch, listed: Mapping[str, RefMap]) -> dict[str, Sight]:
+        found: dict[str, Sight] = {}
+        for url in self._remotes:
+            old = self._state.sights.get(url, Sight())
+            if url in listed:
+                found[url] = Sight(shown=watch.view(listed[url]), odd=self._judged.odd.get(url))
+            else:
+                error = self._away.get(url)
+                found[url] = replace(old, shown="", away=str(error) if error else old.away)
+        return found
+
+
+def _disputed(views: Mapping[str, RefMap], ledger: Ledger) -> LedgerRef | None:
+    """The first entry that two of them show differently."""
+    seen: dict[Entry, set[ObjectId]] = {}
+    for refs in views.values():
+        for entry, oid in entries(refs, ledger).items():
+            seen.setdefault(entry, set()).add(oid)
+    disputed = min((entry for entry, oids in seen.items() if len(oids) > 1), default=None)
+    return None if disputed is None else ledger[disputed]
+
+
+def _up_to(refs: RefMap, ledger: Ledger, last: int) -> RefMap:
+    gone = {str(ledger[entry]) for entry in entries(refs, ledger) if entry > last}
+    return {name: oid for name, oid in refs.items() if name not in gone}
+
+
+def bring_from(home: Home, remotes: Remotes, entry: Entry, *, progress: Progress = lambda _: None) -> None:
+    """`bring` from the first source that can."""
+    *others, last = remotes.values()
+    for remote in others:
+        try:
+            return bring(home, remote, entry, progress=progress)
+        except RemoteError as error:
+            progress(f"not from {remote.safe_url}: {error.what}")
+    return bring(home, last, entry, progress=progress)
