@@ -13,7 +13,7 @@ from pathlib import Path
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import pull_once, size, switch_to
 from gitrel.cli.running import parse_scale
-from gitrel.cli.server import open_home, open_remote
+from gitrel.cli.server import open_home, open_sources
 from gitrel.errors import FormatError, LocalStateError, NotFound, UsageError
 from gitrel.format.manifest import RELEASE_PHASE, RunSpec
 from gitrel.format.procfile import PROCFILE
@@ -21,13 +21,13 @@ from gitrel.ids import Entry, Ledger
 from gitrel.run import files, report
 from gitrel.run.home import Home
 from gitrel.run.layout import Layout, app_files
-from gitrel.run.pull import bring
 from gitrel.run.resolve import candidates, verify_here
+from gitrel.run.sources import bring_from
 
 PATIENCE = 30.0  # seconds for a pull or prune that is under way
 
 
-def _tell(console: Console, home: Home) -> bool:
+def tell_supervisor(console: Console, home: Home) -> bool:
     """Have the supervisor look at the state; whether one runs."""
     try:
         pid = report.tell(home, signal.SIGHUP)
@@ -58,7 +58,7 @@ def scale(console: Console, path: Path | None, words: list[str], reset: bool) ->
         state = home.change_state(
             lambda state: replace(state, scales={} if reset else dict(sorted({**state.scales, **wanted}.items())))
         )
-        if not _tell(console, home):
+        if not tell_supervisor(console, home):
             console.note("the next `gitrel run` starts as many")
     rows = {kind: state.scales.get(kind, number) for kind, number in built.items()}
     for kind, number in rows.items():
@@ -80,14 +80,14 @@ def pin(console: Console, path: Path | None, name: str) -> None:
     except FormatError as error:
         raise UsageError(error.what, hint="write it as v98") from None
     _find(console, home, entry)
-    with home.lock("pull", patience=PATIENCE), open_remote(home.read_state().url) as remote:
-        bring(home, remote, entry, progress=console.note)
+    with home.lock("pull", patience=PATIENCE), open_sources(home.read_state().sources) as remotes:
+        bring_from(home, remotes, entry, progress=console.note)
         state = home.read_state()
         Layout(home, verify_here(home, state, entry))  # that its secrets can be read, and nothing is missing
         home.change_state(lambda state: replace(state, pinned=entry))
     if entry in state.failed:
         console.note(f"note: {entry} failed here before: {state.failed[entry]}")
-    if not _tell(console, home):
+    if not tell_supervisor(console, home):
         home.switch(entry)
     console.out(f"PINNED to {entry}: newer releases are pulled, and not run, until `gitrel unpin`")
     console.result(pinned=str(entry), newest=str(state.ready) if state.ready else None)
@@ -119,7 +119,7 @@ def unpin(console: Console, path: Path | None) -> None:
     state = home.change_state(lambda state: replace(state, pinned=None))
     if before.pinned is None:
         console.note("it was not pinned")
-    elif not _tell(console, home) and state.ready is not None:
+    elif not tell_supervisor(console, home) and state.ready is not None:
         switch_to(console, home, state.ready)
     console.out("not pinned")
     console.result(pinned=None, newest=str(state.ready) if state.ready else None)

@@ -1,9 +1,12 @@
-"""What the server's commands share: the home and its remote."""
+"""What the server's commands share: the home, its remote and the mirrors of that."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from gitrel.run.home import Home
@@ -17,3 +20,17 @@ def open_home(path: Path | None) -> Home:
 
 def open_remote(url: str, limits: Limits | None = None) -> Remote:
     return Remote.resolve(None, url, env=dict(os.environ), limits=limits, interactive=sys.stdin.isatty())
+
+
+@contextmanager
+def open_sources(urls: Sequence[str], limits: Limits | None = None) -> Iterator[dict[str, Remote]]:
+    """All of them, by URL. They share the time that one would have for an operation."""
+    shared = limits or Limits.of(os.environ)
+    shared = replace(shared, wall_seconds=max(1, shared.wall_seconds // max(1, len(urls))))
+    with ExitStack() as stack:
+        yield {url: stack.enter_context(open_remote(url, shared)) for url in urls}
+
+
+def absolute(url: str) -> str:
+    """A path has to mean the same wherever `pull` runs."""
+    return os.path.abspath(url) if url and ":" not in url else url

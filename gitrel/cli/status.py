@@ -14,14 +14,16 @@ import typer
 
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import size
-from gitrel.cli.server import open_home, open_remote
+from gitrel.cli.server import open_home, open_sources
+from gitrel.cli.staleness import staleness
 from gitrel.errors import ExitCode, NotFound, Refused
 from gitrel.ids import Entry
 from gitrel.run import report
 from gitrel.run.home import Home
 from gitrel.run.judge import judge_here
+from gitrel.run.receipts import Outbox, read_outbox
 from gitrel.run.resolve import carried_config
-from gitrel.run.state import State
+from gitrel.run.state import Sight, State
 from gitrel.trust.signers import verify_signature
 
 TAIL = 10  # lines of a failed release's log
@@ -30,16 +32,19 @@ _SERVING = ("steady", "preparing", "joining")  # phases in which the release tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """All that is shown. `supervisor` is its status file, None if it has none yet; `memory` bytes by session."""
+    """All that is shown. `sources`: where it asks, as that may be shown, by URL. `supervisor` is its status file, None
+    if it has none yet; `memory` bytes by session; `outbox` the receipts that wait.
+    """
 
     state: State
-    remote: str
+    sources: Mapping[str, str]
     running: bool
     supervisor: Mapping[str, Any] | None
     memory: Mapping[int, int]
     signers: list[dict[str, str]]
     unverified: str
     config: Entry | None
+    outbox: Outbox
     logs: Mapping[Entry, list[str]]
     now: float
 
@@ -73,13 +78,17 @@ class Status:
         down = [each["name"] for each in report_["processes"] if each["state"] != "up"]
         return f"{report_['release']}: not up: {', '.join(down)}" if down and report_["phase"] == "steady" else ""
 
+    @property
+    def stale(self) -> float | None:
+        """Since when nothing was signed for too long; None if that is not so."""
+        return self.state.stale_since(self.now)
+
 
 def status(console: Console, path: Path | None) -> None:
     """Ends with 18 if what should run is not healthy, or the newest release failed here."""
     home = open_home(path)
     found = _look(home)
-    for label, text in _rows(found):
-        console.out(f"{label:<10} {text}")
+    console.facts(_rows(found))
     console.result(**_document(found))
     if found.problem:
         console.note(f"not healthy: {found.problem}")
@@ -89,8 +98,8 @@ def status(console: Console, path: Path | None) -> None:
 def _look(home: Home) -> Status:
     state = home.read_state()
     supervisor = report.read(home)
-    with open_remote(state.url) as remote:
-        where = remote.safe_url
+    with open_sources(state.sources) as remotes:
+        sources = {url: remote.safe_url for url, remote in remotes.items()}
     sessions = {each["pid"] for each in (supervisor or {}).get("processes", ()) if each["pid"]}
     signers: list[dict[str, str]] = []
     unverified = ""
@@ -100,13 +109,14 @@ def _look(home: Home) -> Status:
         unverified = str(error)
     return Status(
         state=state,
-        remote=where,
+        sources=sources,
         running=home.locked("run"),
         supervisor=supervisor,
         memory=report.resident(sessions) if sessions else {},
         signers=signers,
         unverified=unverified,
         config=carried_config(home, state),
+        outbox=read_outbox(home) if state.host is not None else Outbox(),
         logs={entry: _tail(home.run / "failed" / f"{entry}.log") for entry in state.failed},
         now=time.time(),
     )
@@ -142,7 +152,9 @@ def _document(found: Status) -> dict[str, Any]:
     return {
         "app": state.app,
         "deploy": state.deploy,
-        "remote": found.remote,
+        "remote": found.sources[state.url],
+        "mirrors": _mirrors(found),
+        "forks": list(state.forks),
         "pin": state.pin,
         "healthy": not found.problem,
         "problem": found.problem or None,
@@ -160,10 +172,28 @@ def _document(found: Status) -> dict[str, Any]:
         "config": _name(found.config),
         "pending_config": _name(found.waiting),
         "contact": state.contact,
+        "signed": state.life.alive,
+        "max_silence": state.life.max_silence,
+        "stale_since": found.stale,
+        "heartbeat": _name(state.life.heartbeat),
+        "heartbeat_trouble": state.life.mute,
+        "receipts": state.host
+        and {
+            "host": state.host,
+            "waiting": len(found.outbox.waiting),
+            "forgotten": found.outbox.forgotten,
+            "trouble": found.outbox.trouble,
+        },
         "trouble": state.trouble,
         "running": found.running,
         "supervisor": found.supervisor and {**found.supervisor, "processes": processes},
     }
+
+
+def _mirrors(found: Status) -> list[dict[str, str | None]]:
+    """All places where a server with mirrors asks, and what is wrong with them."""
+    sights = {url: found.state.sights.get(url, Sight()) for url in found.sources if found.state.mirrors}
+    return [{"url": found.sources[url], "away": sight.away, "odd": sight.odd} for url, sight in sights.items()]
 
 
 def _name(entry: Entry | None) -> str | None:
@@ -174,7 +204,10 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
     """What `status` shows to people."""
     state, supervisor, now = found.state, found.supervisor or {}, found.now
     yield "app", f"{state.app}, {state.deploy}"
-    yield "remote", found.remote
+    for url, where in found.sources.items():
+        sight = state.sights.get(url)
+        said = (sight.away or sight.odd) if sight else None
+        yield "remote" if url == state.url else "mirror", f"{where}: {said}" if said else where
     yield "current", str(state.current or "none")
     if found.signers:
         first, *others = found.signers
@@ -203,6 +236,14 @@ def _troubles(found: Status) -> Iterator[tuple[str, str]]:
     state, supervisor = found.state, found.supervisor or {}
     if state.trouble is not None:
         yield "TROUBLE", state.trouble
+    if found.stale is not None:
+        yield "STALE", staleness(state.life, found.stale)
+    if state.life.mute is not None:
+        yield "heartbeat", state.life.mute
+    if found.outbox.trouble is not None:
+        yield "receipts", f"{len(found.outbox.waiting)} wait: {found.outbox.trouble}"
+    for fork in state.forks:
+        yield "FORK", fork
     for entry, refusal in state.refused.items():
         yield "pending" if refusal.pending else "REFUSED", f"{entry}: {refusal}"
     if found.waiting is not None:

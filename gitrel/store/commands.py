@@ -1,14 +1,16 @@
-"""What the transfer child does: list, fetch, push. Arguments and results are JSON; errors are raised."""
+"""What the transfer child does: list, fetch, push, and what a bundle needs. Arguments and results are JSON; errors are
+raised."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gitrel.errors import Conflict, FormatError, RemoteError
 from gitrel.ids import ObjectId
+from gitrel.store import bundle
 from gitrel.store.connect import open_line
 from gitrel.store.conversation import fetch_pack, list_refs, read_advertisement, told
 from gitrel.store.ingest import PackReceiver
@@ -16,14 +18,17 @@ from gitrel.store.limits import Limits
 from gitrel.store.location import GitConfig, Location
 from gitrel.store.outgoing import HAVE_PREFIXES, objects_to_send, write_pack
 from gitrel.store.pushing import Rejected, send_refs
-from gitrel.store.quarantine import open_borrowing
 from gitrel.store.repository import Repository
 from gitrel.store.wire import Line, Meter
+
+Sink = Callable[[bytes], None]
 
 
 def run(message: Mapping[str, Any], env: Mapping[str, str], limits: Limits, *, interactive: bool) -> Any:
     """Do one command; `env` is what git and ssh get."""
     location = Location(**message["location"])
+    if location.scheme == "bundle":
+        return _of_bundle(Path(location.path), message, limits)
     config = GitConfig(Path(message["config"]) if message["config"] else None, env)
     line = open_line(location, Meter(limits), config, env, interactive=interactive)
     match message["do"]:
@@ -31,40 +36,81 @@ def run(message: Mapping[str, Any], env: Mapping[str, str], limits: Limits, *, i
             return list_refs(line, message["prefixes"])
         case "fetch":
             return _fetch(line, message)
+        case "offers":
+            return _offers(line, message["service"])
         case _:
             return _push(line, message)
 
 
 def _fetch(line: Line, message: Mapping[str, Any]) -> dict[str, Any]:
-    """Receive into the quarantine's pack folder, then hold the result against what was asked for."""
-    limits = line.meter.limits
+
+    def receive(quarantine: Repository, sink: Sink, wants: Sequence[ObjectId]) -> None:
+        fetch_pack(
+            line,
+            sink,
+            quarantine.format,
+            wants,
+            haves=[ObjectId(text) for text in message["haves"]],
+            shallow=[ObjectId(text) for text in message["shallow"]],
+            depth=message["depth"],
+            filter_spec=message["filter"],
+        )
+
+    return _into_quarantine(receive, line.where, line.meter, message)
+
+
+def _offers(line: Line, service: str) -> dict[str, Any]:
+    with told(line):
+        offer = read_advertisement(line, service, ())
+        line.goodbye()
+        fetching = service == "git-upload-pack"
+        able = [name for name in (b"filter", b"shallow") if fetching and offer.fetch_offers(name)]
+        able += [name for name in (b"atomic", b"report-status") if not fetching and name in offer.capabilities]
+        return {"version": offer.version, "format": offer.format.value, "able": [name.decode() for name in able]}
+
+
+def _of_bundle(path: Path, message: Mapping[str, Any], limits: Limits) -> Any:
+    """The same for a file: it is only read. A filter leaves all files out, whichever it is."""
+    meter, where = Meter(limits), str(path)
+
+    def receive(quarantine: Repository, sink: Sink, wants: Sequence[ObjectId]) -> None:
+        bundle.feed(path, quarantine, sink, meter, wants, depth=message["depth"], files=message["filter"] is None)
+
+    match message["do"]:
+        case "fetch":
+            return _into_quarantine(receive, where, meter, message)
+        case "push" | "offers":
+            raise RemoteError("it is a bundle, which is only read", where=where, hint="`gitrel bundle` makes another")
+    with _blamed(where):
+        head = bundle.look(path, limits, message.get("prefixes", ()))
+    return dict(sorted(head.refs.items())) if message["do"] == "list" else head.needs
+
+
+def _into_quarantine(
+    receive: Callable[[Repository, Sink, Sequence[ObjectId]], None],
+    where: str,
+    meter: Meter,
+    message: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Take a pack into the quarantine's folder, then hold it against what was asked for."""
     wants = [ObjectId(text) for text in message["wants"]]
-    with open_borrowing(Path(message["quarantine"])) as quarantine:
+    with Repository.open(Path(message["quarantine"])) as quarantine:
         folder = quarantine.objects / "pack"
-        receiver = PackReceiver(folder, quarantine, limits)
-        with _blamed(line.where):
-            fetch_pack(
-                line,
-                receiver.write,
-                quarantine.format,
-                wants,
-                haves=[ObjectId(text) for text in message["haves"]],
-                shallow=[ObjectId(text) for text in message["shallow"]],
-                depth=message["depth"],
-                filter_spec=message["filter"],
-            )
+        receiver = PackReceiver(folder, quarantine, meter.limits)
+        with _blamed(where):
+            receive(quarantine, receiver.write, wants)
             done = receiver.finish()
         if done.pack is not None and message["filter"] is not None:
             (folder / f"{done.pack}.promisor").touch()
         for want in wants:
             if want not in quarantine:
-                raise RemoteError("the remote did not send what was asked for", where=line.where, why=str(want))
+                raise RemoteError("the remote did not send what was asked for", where=where, why=str(want))
         absent = [oid for oid, parents in done.parents.items() if any(at not in quarantine for at in parents)]
         if absent and message["depth"] is None:
             why = f"the parents of {absent[0]} are missing"
             hint = "is it a shallow clone? use a complete repository"
-            raise RemoteError("the remote's history is incomplete", where=line.where, why=why, hint=hint)
-    return {"objects": done.objects, "bytes": line.meter.received, "shallow": sorted(absent)}
+            raise RemoteError("the remote's history is incomplete", where=where, why=why, hint=hint)
+    return {"objects": done.objects, "bytes": meter.received, "shallow": sorted(absent)}
 
 
 @contextmanager
@@ -102,7 +148,7 @@ def _push(line: Line, message: Mapping[str, Any]) -> dict[str, str]:
         objects = objects_to_send(repo, list(missing.values()), offer.refs)
 
         def pack(out: BinaryIO) -> None:
-            write_pack(repo, objects, out)
+            write_pack(repo, objects, out.write)
 
         try:
             send_refs(line, offer, missing, pack, atomic=atomic)

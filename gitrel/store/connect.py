@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import resource
-import shlex
 import shutil
 import signal
 import socket
@@ -61,9 +60,17 @@ def open_line(
             command = _ssh_command(config, env, meter.limits, interactive=interactive)
             return StreamLine(location.safe, meter, lambda service: _ssh(location, meter, command, env, service))
         case _:
+            from gitrel.store.credentials import Credentials
             from gitrel.store.http import HttpLine  # urllib3 takes 40 ms to import
 
-            return HttpLine(location, meter, config)
+            known = Credentials(
+                location=location,
+                repository=config.repository,
+                env=env,
+                seconds=meter.limits.idle_seconds,
+                interactive=interactive,
+            )
+            return HttpLine(location, meter, config, known)
 
 
 def _tcp(location: Location, meter: Meter, service: str) -> Stream:
@@ -85,14 +92,15 @@ def _tcp(location: Location, meter: Meter, service: str) -> Stream:
 def _ssh_command(config: GitConfig, env: Mapping[str, str], limits: Limits, *, interactive: bool) -> list[str]:
     """The program and its options by git's rules: GIT_SSH_COMMAND, core.sshCommand, GIT_SSH (git(1)).
 
-    GIT_SSH is a wrapper that may understand no options. Without a terminal ssh must not wait for an answer.
+    The shell reads the first two, as in git (prepare_shell_cmd() in its run-command.c). GIT_SSH is a wrapper that may
+    understand no options. Without a terminal ssh must not wait for an answer.
     """
     text = env.get("GIT_SSH_COMMAND") or config.get(("core",), "sshCommand")
     if text is None and env.get("GIT_SSH"):
         return [env["GIT_SSH"]]
     options = ["-o", f"ConnectTimeout={limits.connect_seconds}", "-o", "SendEnv=GIT_PROTOCOL"]
     batch = [] if interactive else ["-o", "BatchMode=yes"]
-    return [*shlex.split(text or "ssh"), *options, *batch]
+    return ["/bin/sh", "-c", f'{text} "$@"', text, *options, *batch] if text else ["ssh", *options, *batch]
 
 
 def _ssh(location: Location, meter: Meter, command: list[str], env: Mapping[str, str], service: str) -> Stream:
@@ -107,7 +115,7 @@ def _local(location: Location, meter: Meter, env: Mapping[str, str], service: st
     """git itself where there is one (its hooks run), else dulwich's server for reading, in another process."""
     path = Path(location.path)
     if not path.is_dir():
-        raise RemoteError("no such folder", hint="check the path")
+        raise RemoteError("no such folder", hint="check the path; `git remote -v` shows what a repository has")
     own = {name: value for name, value in env.items() if name not in _OF_ANOTHER_REPOSITORY}
     if git := shutil.which("git", path=env.get("PATH", "")):
         argv = [git, service.removeprefix("git-"), location.path]
@@ -127,7 +135,7 @@ def _program(argv: list[str], meter: Meter, env: Mapping[str, str], *, ours: boo
             stderr=subprocess.PIPE,
             bufsize=0,
             env=env,
-            preexec_fn=_die_with_parent if ours else _be_free_of_limits,  # noqa: PLW1509  (one thread here)
+            preexec_fn=_die_with_parent if ours else be_free_of_limits,  # noqa: PLW1509  (one thread here)
         )
     except OSError as error:
         raise RemoteError(
@@ -152,7 +160,7 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _be_free_of_limits() -> None:
+def be_free_of_limits() -> None:
     """git and ssh bring their own; ours are measured for what this process does with hostile bytes."""
     _die_with_parent()
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU):

@@ -132,7 +132,7 @@ def read_advertisement(line: Line, service: str, prefixes: Sequence[str]) -> Adv
 def _read_version_0(line: Line, lines: PktLines, first: bytes | None, prefixes: Sequence[str]) -> Advertisement:
     head, _, rest = (first or b"").partition(b"\0")
     capabilities = _capabilities(rest.split())
-    refs = _RefReader(line, prefixes)
+    refs = RefReader(line.meter.limits.refs, prefixes)
     if first is not None:
         if not head.startswith(b"0" * 40 + b" ") and not head.startswith(b"shallow "):
             refs.add(head)
@@ -160,12 +160,12 @@ def _capabilities(words: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(word.partition(b"=")[::2] for word in words)
 
 
-class _RefReader:
+class RefReader:
     """Lines `<id> <name>`, validated; those below the prefixes are kept."""
 
-    def __init__(self, line: Line, prefixes: Sequence[str]) -> None:
+    def __init__(self, limit: int, prefixes: Sequence[str]) -> None:
         self.found: dict[str, ObjectId] = {}
-        self._limit = line.meter.limits.refs
+        self._limit = limit
         self._count = 0
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
 
@@ -231,7 +231,7 @@ def _ls_refs(line: Line, offer: Advertisement, prefixes: Sequence[str]) -> dict[
     for prefix in prefixes:
         body.line(f"ref-prefix {prefix}")
     body.mark(b"0000")
-    refs = _RefReader(line, prefixes)
+    refs = RefReader(line.meter.limits.refs, prefixes)
     for pkt in section(body.send(line)):
         refs.add(pkt)
     return refs.found

@@ -1,7 +1,8 @@
 """git's smart HTTP protocol (gitprotocol-http(5)) over urllib3. Runs in the transfer child only.
 
-Proxies, a private CA, `http.extraHeader` and `http.sslVerify` come from git's configuration, as dulwich reads it.
-The dumb protocol, content encodings and redirects to another origin are refused.
+Proxies, a private CA, `http.extraHeader` and `http.sslVerify` come from git's configuration, as dulwich reads it; a
+user and a password from the URL, or from git's credential helpers. The dumb protocol, content encodings and
+redirects to another origin are refused.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from dulwich.config import StackedConfig
 from dulwich.protocol import Protocol as PktLines
 
 from gitrel.errors import RemoteError
+from gitrel.store.credentials import Credentials
 from gitrel.store.location import GitConfig, Location
 from gitrel.store.wire import Meter, escaped
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_HOPS = 3
 _ADVICE = {
-    401: ("the remote wants a user and a password", "put them into the URL, or use ssh"),
+    401: ("the remote wants a user and a password", "a credential helper of git's gives them; or use ssh"),
     403: ("the remote does not allow this", "check the account's rights on the repository"),
     404: (
         "the remote has no such repository",
@@ -39,11 +41,12 @@ _ADVICE = {
 class HttpLine:
     """One repository on an HTTP server; a GET, then POSTs."""
 
-    def __init__(self, location: Location, meter: Meter, config: GitConfig) -> None:
+    def __init__(self, location: Location, meter: Meter, config: GitConfig, known: Credentials) -> None:
         self.where = location.safe
         self.meter = meter
         self._base = location.safe.rstrip("/") + "/"
         self._origin = urlsplit(self._base)[:2]
+        self._known = known
         self._service = ""
         self._answer: urllib3.BaseHTTPResponse | None = None
         limits = meter.limits
@@ -52,8 +55,10 @@ class HttpLine:
         self._pool = default_urllib3_manager(stacked, base_url=self._base, timeout=timeout)  # type: ignore[arg-type]
         self._headers = {**self._pool.headers, "Accept-Encoding": "identity", "Pragma": "no-cache"}
         if location.user is not None:
-            basic = f"{location.user}:{location.password or ''}"
-            self._headers.update(urllib3.make_headers(basic_auth=basic))
+            self._use(location.user, location.password or "")
+
+    def _use(self, user: str, password: str) -> None:
+        self._headers.update(urllib3.make_headers(basic_auth=f"{user}:{password}"))
 
     def advertisement(self, service: str) -> PktLines:
         self.close()
@@ -62,10 +67,14 @@ class HttpLine:
         url = urljoin(self._base, tail)
         answer = self._send("GET", url, {"Accept": "*/*"})
         for _ in range(_MAX_HOPS):
-            if answer.status not in _REDIRECTS:
+            if answer.status in _REDIRECTS:
+                url = self._next_hop(url, answer, tail)
+            elif answer.status == 401 and (found := self._known.fill()) is not None:
+                self._use(*found)
+            else:
                 break
-            url = self._next_hop(url, answer, tail)
             answer = self._send("GET", url, {"Accept": "*/*"})
+        self._known.settle(answer.status != 401)
         self._expect(answer, f"application/x-{service}-advertisement")
         self._base = url.removesuffix(tail)
         return self._lines(answer)

@@ -21,12 +21,9 @@ from gitrel.ids import Kind, ObjectId
 from gitrel.store.delta import apply_delta, read_sizes
 from gitrel.store.durable import sync_folder
 from gitrel.store.limits import Limits, over_limit
-from gitrel.store.packfile import Entry, PackFile, entry_header, write_index
+from gitrel.store.packfile import KINDS, NUMBERS, Entry, PackFile, entry_header, write_index
 from gitrel.store.repository import Repository
 
-_KINDS: dict[int, Kind] = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
-_NUMBERS = {kind: number for number, kind in _KINDS.items()}
-_DELTAS = (6, 7)
 _HEADER = 12
 
 
@@ -106,17 +103,15 @@ class PackReceiver:
         at, whole = _HEADER, []
         for _ in range(self._count or 0):
             number, entry, base = self._file.read_entry(at)
-            if number in _KINDS:
-                raw_id, at = self._look_at_whole(entry, _KINDS[number])
-                whole.append((_KINDS[number], raw_id, entry))
-            elif number in _DELTAS:
+            if base is None:
+                raw_id, at = self._look_at_whole(entry, KINDS[number])
+                whole.append((KINDS[number], raw_id, entry))
+            else:
                 at = self._look_at_delta(entry)
                 if isinstance(base, int):
                     self._by_offset.setdefault(base, []).append(entry)
-                elif base is not None:
+                else:
                     self._by_id.setdefault(base, []).append(entry)
-            else:
-                raise FormatError("an object of an unknown type")
             if at > end:
                 raise FormatError("an object goes on behind the pack's end")
         if at != end:
@@ -214,7 +209,7 @@ class PackReceiver:
             if raw_id in self._entries:
                 continue  # the pack had it all the same
             kind, data = self._home.read_any(ObjectId.from_raw(raw_id))
-            stored = entry_header(_NUMBERS[kind], len(data)) + zlib.compress(data)
+            stored = entry_header(NUMBERS[kind], len(data)) + zlib.compress(data)
             self._entries[raw_id] = (end, zlib.crc32(stored))
             os.pwrite(self._fd, stored, end)
             end += len(stored)

@@ -3,6 +3,8 @@
 Every figure is a ceiling for one command's transfers, enforced in the child process that talks to the remote
 (`gitrel.store.transfer`) before the cost arises: counts from headers, sizes before inflating, results before
 applying a delta. The last four are the kernel's and the parent's, for whatever the others did not foresee.
+
+The variable `GITREL_LIMITS` sets them: `GITREL_LIMITS="wire_bytes=100000000 idle_seconds=20"` (docs/remotes.md).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass, fields
 
 from gitrel.errors import RemoteError, UsageError
 
+VARIABLE = "GITREL_LIMITS"
 _MIB = 1024 * 1024
 
 
@@ -33,14 +36,24 @@ class Limits:
     memory_bytes: int = 2048 * _MIB  # the child's address space
 
     @classmethod
+    def of(cls, env: Mapping[str, str]) -> Limits:
+        """The limits that an environment asks for. Raises `UsageError`."""
+        words = env.get(VARIABLE, "").replace(",", " ").split()
+        return cls.from_settings(dict(word.partition("=")[::2] for word in words))
+
+    @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> Limits:
         """Limits with some figures replaced. Raises `UsageError` for an unknown name or value."""
         known = {field.name for field in fields(cls)}
         for name, value in settings.items():
             if name not in known:
-                raise UsageError("no such limit", where=name, hint=f"the limits are {', '.join(sorted(known))}")
+                raise UsageError(
+                    "no such limit", where=f"{VARIABLE}: {name}", hint=f"the limits are {', '.join(sorted(known))}"
+                )
             if not (value.isascii() and value.isdigit() and int(value) > 0):
-                raise UsageError("a limit is a positive whole number", where=name, why=f"got {value[:50]!r}")
+                raise UsageError(
+                    "a limit is a positive whole number", where=f"{VARIABLE}: {name}", why=f"got {value[:50]!r}"
+                )
         return cls(**{name: int(value) for name, value in settings.items()})
 
 
@@ -49,7 +62,7 @@ def over_limit(name: str, ceiling: int, what: str) -> RemoteError:
     return RemoteError(
         "the remote went over a limit",
         why=f"{what}: more than {ceiling} (limit {name})",
-        hint=f"if this remote may cost that much, raise the limit {name}",
+        hint=f"if this remote may cost that much, raise the limit: {VARIABLE}={name}=NUMBER",
     )
 
 

@@ -26,7 +26,8 @@ _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """One place of a repository. `scheme` is local, git, ssh, http or https; `path` is what the server is asked for."""
+    """One place of a repository. `scheme` is local, bundle, git, ssh, http or https; `path` is what the server is asked
+    for."""
 
     scheme: str
     path: str
@@ -38,7 +39,7 @@ class Location:
     @property
     def safe(self) -> str:
         """The URL without user and password, fit for messages."""
-        if self.scheme == "local":
+        if self.scheme in ("local", "bundle"):
             return self.path
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = f":{self.port}" if self.port else ""
@@ -63,7 +64,12 @@ def parse_location(text: str, folder: Path) -> Location:
     if match and not (folder / text).exists():
         location = Location(scheme="ssh", host=match["host"].strip("[]"), user=match["user"], path=match["path"])
         return _checked(location)
-    return Location(scheme="local", path=os.path.normpath(folder / text))
+    return _on_disk(os.path.normpath(folder / text))
+
+
+def _on_disk(path: str) -> Location:
+    """A folder, or as git has it (git-fetch(1)), a bundle."""
+    return Location(scheme="bundle" if os.path.isfile(path) else "local", path=path)
 
 
 def _from_url(text: str, folder: Path) -> Location:
@@ -76,7 +82,7 @@ def _from_url(text: str, folder: Path) -> Location:
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise UsageError("a file:// URL has no host", where=_without_user(text), hint="write file:///path")
-        return Location(scheme="local", path=os.path.normpath(folder / unquote(parts.path)))
+        return _on_disk(os.path.normpath(folder / unquote(parts.path)))
     if scheme not in ("git", "ssh", "http", "https"):
         raise UsageError("this kind of remote is not supported", where=f"{scheme}://", hint=f"use {_SCHEMES}")
     if parts.query or parts.fragment:
@@ -120,6 +126,7 @@ class GitConfig:
     """git's configuration as git reads it: environment, repository, user, system (git-config(1))."""
 
     def __init__(self, repository: Path | None, env: Mapping[str, str]) -> None:
+        self.repository = repository
         files = [_read(path) for path in _config_files(repository, env) if path.is_file()]
         self.files: tuple[ConfigFile, ...] = (_from_environment(env), *files)
         """The most important first, as dulwich stacks them."""
@@ -135,6 +142,10 @@ class GitConfig:
     def first(self, section: tuple[str, ...], key: str) -> str | None:
         """The first value: of several `remote.<n>.url`, git fetches from that."""
         return next((value for name, value in self._all() if name == (*section, key.lower())), None)
+
+    def all(self, section: tuple[str, ...], key: str) -> list[str]:
+        """Every value, the least important first."""
+        return [value for name, value in self._all() if name == (*section, key.lower())]
 
     def rewrite(self, url: str, *, push: bool) -> str:
         """`url` after `url.<base>.insteadOf`; the longest match wins, `pushInsteadOf` before it when pushing."""

@@ -5,7 +5,7 @@ into the home; whatever it still has at the end is deleted. Write order of `adop
 
     1 shallow, promisor configuration   what is absent on purpose is excused before it is missed
     2 loose objects, then .pack, .promisor, fsynced, then the folder
-    3 .idx, then the folder             git and dulwich look at a pack when they see its index
+    3 .idx, then the folder             git and gitrel look at a pack when they see its index
 
 Killed anywhere in between, the home has objects that no ref reaches, or none.
 """
@@ -20,9 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-
-from dulwich.object_format import get_object_format
-from dulwich.object_store import DiskObjectStore
 
 from gitrel.errors import FormatError, LocalStateError
 from gitrel.ids import ObjectId
@@ -69,7 +66,7 @@ class Quarantine:
                 f"{_quoted(self._home.objects)}\n", encoding="utf-8", errors="surrogateescape"
             )
             repository.close()
-            self._repository = open_borrowing(path / "repo.git")
+            self._repository = Repository.open(path / "repo.git")
         except OSError as error:
             self.__exit__(None, None, None)
             raise disk_error(error, path) from error
@@ -133,17 +130,6 @@ class Quarantine:
         if oid not in self._home:
             return True
         return any(parent not in self._home for parent in read_parents(self._home.read(oid, "commit")))
-
-
-def open_borrowing(path: Path) -> Repository:
-    """A repository with alternates. dulwich 1.2.21 opens those as SHA-1 whatever the format, so it is done here."""
-    repository = Repository.open(path)
-    stores = repository.packs.alternates  # a cache, filled by this
-    fmt = get_object_format(repository.format.value)
-    stores[:] = [
-        DiskObjectStore(store.path, object_format=fmt) for store in stores if isinstance(store, DiskObjectStore)
-    ]
-    return repository
 
 
 def remove_stale(folder: Path) -> None:

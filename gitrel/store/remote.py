@@ -16,14 +16,14 @@ from types import TracebackType
 from typing import Any
 
 from gitrel.errors import Conflict, RemoteError, UsageError
-from gitrel.ids import ObjectId
+from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.limits import FilterUnsupported, Limits
 from gitrel.store.location import GitConfig, Location, parse_location, proxied
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.repository import Repository
 from gitrel.store.transfer import Child
 
-__all__ = ["Fetched", "FilterUnsupported", "Limits", "Remote"]
+__all__ = ["Fetched", "FilterUnsupported", "Limits", "Offer", "Remote"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ATTEMPTS = 6  # of a push that met somebody else's lock
@@ -38,6 +38,15 @@ class Fetched:
     objects: int
     wire_bytes: int
     filtered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a server says that it can do: git's protocol `version`, and of filter, shallow, atomic, report-status."""
+
+    version: int
+    format: ObjectFormat
+    able: frozenset[str]
 
 
 class Remote:
@@ -72,8 +81,9 @@ class Remote:
     ) -> Remote:
         """The remote of that name in git's configuration, or at that URL or path. Nothing is connected yet.
 
-        `env` is the environment of ssh, git and the child. `interactive`: ssh may ask at the terminal. Raises
-        `UsageError` for an unknown name and for a URL that is not on the list of schemes.
+        `env` is the environment of ssh, git and the child, and says what the limits are unless they are given
+        (`Limits.of`). `interactive`: ssh may ask at the terminal. Raises `UsageError` for an unknown name and for a URL
+        that is not on the list of schemes.
         """
         config = GitConfig(repo.path if repo else None, env)
         section = ("remote", name_or_url)
@@ -90,9 +100,13 @@ class Remote:
             parse_location(push, folder),
             env=env,
             config=repo.path if repo else None,
-            limits=limits or Limits(),
+            limits=limits or Limits.of(env),
             interactive=interactive,
         )
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
 
     @property
     def safe_url(self) -> str:
@@ -112,12 +126,36 @@ class Remote:
             self._child.close()
         self._child = None
 
-    def list(self, prefixes: Sequence[str]) -> dict[str, ObjectId]:
+    @property
+    def partial(self) -> bool:
+        """It is a bundle: a file with a part of the ledgers, which says nothing about the rest."""
+        return self._fetch.scheme == "bundle"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is pushed to, if that is a folder of this machine."""
+        return Path(self._push.path) if self._push.scheme == "local" else None
+
+    def offers(self, *, push: bool) -> Offer:
+        """Ask the server that is fetched from, or pushed to. Raises `RemoteError`."""
+        service = "git-receive-pack" if push else "git-upload-pack"
+        found = self._ask(self._push if push else self._fetch, "offers", service=service)
+        return Offer(
+            version=found["version"], format=ObjectFormat(found["format"]), able=frozenset(map(str, found["able"]))
+        )
+
+    def needs(self) -> dict[ObjectId, str]:
+        """The commits that a bundle builds on, and what it says about each; none for any other remote."""
+        found = self._ask(self._fetch, "needs") if self.partial else {}
+        return {ObjectId(oid): said for oid, said in found.items()}
+
+    def list(self, prefixes: Sequence[str], *, within: int | None = None) -> dict[str, ObjectId]:
         """The remote's refs whose full names begin with one of `prefixes`, sorted; an empty repository has none.
 
-        Raises `RemoteError`, also for malformed or repeated names and ids.
+        `within` so many seconds, or as the limits say. Raises `RemoteError`, also for malformed or repeated names
+        and ids.
         """
-        return self._list(self._fetch, prefixes)
+        return self._list(self._fetch, prefixes, within)
 
     def fetch(
         self,
@@ -159,8 +197,7 @@ class Remote:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                arguments = {"repository": str(repo.path), "refs": dict(refs)}
-                reasons: dict[str, str] = self._ask(self._push, "push", **arguments)
+                reasons: dict[str, str] = self._ask(self._push, "push", repository=str(repo.path), refs=dict(refs))
             except RemoteError:
                 if self._landed(refs):
                     return
@@ -184,16 +221,17 @@ class Remote:
                 raise Conflict("the remote has this ref already", where=name, why=f"it points at {there[name]}")
         return all(name in there for name in refs)
 
-    def _list(self, location: Location, prefixes: Sequence[str]) -> dict[str, ObjectId]:
-        found = self._ask(location, "list", prefixes=list(prefixes))
+    def _list(self, location: Location, prefixes: Sequence[str], within: int | None = None) -> dict[str, ObjectId]:
+        found = self._ask(location, "list", within=within, prefixes=list(prefixes))
         return {name: ObjectId(oid) for name, oid in found.items()}
 
-    def _ask(self, location: Location, what: str, **arguments: Any) -> Any:
+    def _ask(self, location: Location, what: str, *, within: int | None = None, **arguments: Any) -> Any:
         if self._child is None or not self._child.alive:
             self.close()
             self._child = Child(proxied(self._env, location.scheme), self._limits, interactive=self._interactive)
         config = str(self._config) if self._config else None
-        return self._child.ask(what, location.safe, location=asdict(location), config=config, **arguments)
+        where = location.safe
+        return self._child.ask(what, where, within=within, location=asdict(location), config=config, **arguments)
 
 
 def _refusal(name: str, why: str, said: str, location: Location) -> RemoteError:

@@ -73,10 +73,11 @@ class Child:
         }
         self._send(hello)
 
-    def ask(self, what: str, where: str, **arguments: Any) -> Any:
-        """Have one command done. `where` is for the messages. Raises what the child reports, or `RemoteError`."""
+    def ask(self, what: str, where: str, *, within: int | None = None, **arguments: Any) -> Any:
+        """Have one command done, `within` so many seconds if that is less than the limit allows. `where` is for the
+        messages. Raises what the child reports, or `RemoteError`."""
         self._send({"do": what, **arguments})
-        answer = self._receive(where)
+        answer = self._receive(where, min(within or self._limits.wall_seconds, self._limits.wall_seconds))
         if "error" not in answer:
             return answer["ok"]
         error = answer["error"]
@@ -102,9 +103,9 @@ class Child:
             self._to.write(json.dumps(message).encode() + b"\n")
             self._to.flush()
 
-    def _receive(self, where: str) -> dict[str, Any]:
+    def _receive(self, where: str, seconds: int) -> dict[str, Any]:
         fd = self._from.fileno()
-        deadline = time.monotonic() + self._limits.wall_seconds
+        deadline = time.monotonic() + seconds
         parts: list[bytes] = []
         size = 0
         while not parts or not parts[-1].endswith(b"\n"):
@@ -114,7 +115,7 @@ class Child:
                 raise RemoteError(
                     "the remote takes too long",
                     where=where,
-                    why=f"more than {self._limits.wall_seconds} seconds (limit wall_seconds)",
+                    why=f"more than {seconds} seconds (limit wall_seconds)",
                     hint="try again later, or raise the limit wall_seconds",
                 )
             data = os.read(fd, 1 << 20)

@@ -170,5 +170,5 @@ class Stream:
 
 def unreachable(error: OSError) -> RemoteError:
     """A connection that could not be made; `where` is the caller's."""
-    why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
+    why = "timed out (limit connect_seconds)" if isinstance(error, TimeoutError) else error.strerror or str(error)
     return RemoteError("cannot reach the remote", why=why, hint="check the URL, the network, and that the server is up")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from servers import PASSWORD, TRANSPORTS, Servers, Work, servers, work
+from servers import PASSWORD, TRANSPORTS, USER, Servers, Work, servers, work
 
 from gitrel.errors import Conflict, RemoteError, UsageError
 from gitrel.ids import ObjectId
@@ -288,14 +288,75 @@ class TestRefusedConnections:
             remote.list(["refs/"])
 
     def test_core_ssh_command(self, servers: Servers, work: Make, name: str) -> None:
-        """The repository's own core.sshCommand, where the environment has none, and a remote by its name."""
+        """The repository's own core.sshCommand, where the environment has none, and a remote by its name.
+
+        A shell reads the command, as in git.
+        """
         servers.create(name)
         at = work()
-        at.git("config", "core.sshCommand", at.env.pop("GIT_SSH_COMMAND"))
+        at.env["SSH_CONFIG"] = at.env.pop("GIT_SSH_COMMAND").rpartition(" ")[2]
+        at.git("config", "core.sshCommand", 'ssh -F "$SSH_CONFIG"')
         at.git("remote", "add", "origin", f"short:{name}.git")
         at.git("config", f"url.{servers.url('ssh', '')[: -len('.git')]}.insteadOf", "short:")
         with Remote.resolve(at.repo, "origin", env=at.env) as remote:
             assert remote.list(["refs/"]) == {}
+
+
+@pytest.mark.parametrize("object_format", FORMATS)
+def test_a_server_that_speaks_version_0(
+    servers: Servers, work: Make, name: str, tmp_path: Path, object_format: str
+) -> None:
+    """As before git 2.18, or behind an sshd that takes no GIT_PROTOCOL: ssh is a wrapper here that sends none."""
+    at = work(object_format)
+    bare = servers.create(name, object_format=object_format)
+    wrapper = tmp_path / "ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec ssh -F {servers.folder}/ssh_config "$@"\n')
+    wrapper.chmod(0o755)
+    one, two, three = at.commit("one", "1", files=50), at.commit("two", "2"), at.commit("three", "3")
+    with at.remote(servers.url("ssh", name), GIT_SSH_COMMAND="", GIT_SSH=str(wrapper)) as remote:
+        assert remote.list(["refs/"]) == {}
+        remote.push(at.repo, {V1: one, V2: two})
+        remote.push(at.repo, {V3: three})
+        assert remote.offers(push=False).version == 0
+        assert remote.list(["refs/releases/v2"]) == {V2: two}
+        with pytest.raises(FilterUnsupported):
+            at.pull(remote, [two], filter_spec="tree:0")
+        at.git("config", "uploadpack.allowFilter", "true", folder=bare)
+        assert at.pull(remote, [one]).objects == 53
+        assert at.pull(remote, [two], haves=(one,), filter_spec="tree:0").objects == 1
+        assert at.pull(remote, [three], haves=(one,), shallow=(one,), depth=1).objects == 3
+        with pytest.raises(Conflict):
+            remote.push(at.repo, {V1: two})
+    at.fsck(v1=one, v3=three)
+
+
+def test_a_credential_helper_of_gits(servers: Servers, work: Make, name: str, tmp_path: Path) -> None:
+    """It is asked where the URL has no password, told what became of it, and nothing of it is shown."""
+    servers.create(name)
+    at = work()
+    log = tmp_path / "log"
+    helper = tmp_path / "helper"
+    helper.write_text(
+        f"#!/bin/sh\n(echo $1; cat) >> {log}\n"
+        f"test $1 = get && printf 'username={USER}\\npassword=%s\\n' \"$(cat {tmp_path}/password)\"\nexit 0\n"
+    )
+    helper.chmod(0o755)
+    at.git("config", "credential.helper", str(helper))
+    at.git("remote", "add", "origin", f"https://127.0.0.1:{servers.ports['https']}/{name}.git")
+    (tmp_path / "password").write_text("hunter2")
+    with Remote.resolve(at.repo, "origin", env=at.env) as remote:
+        with pytest.raises(RemoteError, match="wants a user and a password") as caught:
+            remote.list(["refs/"])
+        assert "hunter2" not in str(caught.value) + caught.value.hint
+        assert [line for line in log.read_text().splitlines() if "=" not in line and line] == ["get", "erase"]
+        (tmp_path / "password").write_text(PASSWORD)
+        one = at.commit("one", "1")
+        remote.push(at.repo, {V1: one})
+        assert remote.list(["refs/"]) == {V1: one}
+        assert log.read_text().count("store\n") == 2
+    at.git("config", "--unset", "credential.helper")
+    with Remote.resolve(at.repo, "origin", env=at.env) as remote, pytest.raises(RemoteError, match="wants a user"):
+        remote.list(["refs/"])
 
 
 def test_a_connection_that_breaks_after_the_push_landed(servers: Servers, work: Make, name: str) -> None:

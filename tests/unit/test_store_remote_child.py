@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,23 @@ from gitrel.store.repository import Repository
 from gitrel.store.transfer import Child
 
 ENV = {"PATH": os.environ["PATH"]}
+
+_PACKS = ("test_store_remote_pack.py", "test_limits_are_reached_before_the_cost")
+_CHILD = "test_store_remote_child.py"
+REACHED = {
+    "wire_bytes": ("test_store_remote_hostile.py", "test_endless_pack"),
+    "refs": ("test_store_remote_hostile.py", "test_advertisements"),
+    "objects": _PACKS,
+    "object_bytes": _PACKS,
+    "metadata_bytes": _PACKS,
+    "total_bytes": _PACKS,
+    "delta_depth": _PACKS,
+    "connect_seconds": (_CHILD, "test_a_connection_ends_at_its_limit"),
+    "idle_seconds": (_CHILD, "test_silence_ends_at_the_idle_limit"),
+    "wall_seconds": (_CHILD, "test_everything_ends_at_the_wall_limit"),
+    "cpu_seconds": (_CHILD, "test_cpu_time_ends_at_its_limit"),
+    "memory_bytes": (_CHILD, "test_memory_ends_at_its_limit"),
+}
 
 
 @pytest.fixture
@@ -81,6 +101,30 @@ def test_silence_ends_at_the_idle_limit(listener: socket.socket) -> None:
         pytest.raises(RemoteError, match="limit idle_seconds"),
     ):
         remote.list(["refs/"])
+
+
+@pytest.mark.parametrize("scheme", ["git", "http"])
+def test_a_connection_ends_at_its_limit(scheme: str) -> None:
+    """A server whose queue of connections is full: the kernel answers nobody any more (listen(2))."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        url = url_of(server).replace("git:", f"{scheme}:")
+        remote = stack.enter_context(Remote.resolve(None, url, env=ENV, limits=Limits(connect_seconds=1)))
+        with pytest.raises(RemoteError, match=r"cannot reach the remote: .*timed out") as caught:
+            remote.list(["refs/"])
+        assert scheme == "http" or "limit connect_seconds" in caught.value.why
+
+
+def test_a_listing_may_get_less_time(listener: socket.socket) -> None:
+    with (
+        Remote.resolve(None, url_of(listener), env=ENV) as remote,
+        pytest.raises(RemoteError, match="more than 1 seconds"),
+    ):
+        remote.list(["refs/"], within=1)
 
 
 def test_everything_ends_at_the_wall_limit(listener: socket.socket) -> None:
@@ -217,10 +261,27 @@ def test_every_error_of_the_child_is_known_to_the_parent() -> None:
 class TestLimits:
     def test_settings(self) -> None:
         assert Limits.from_settings({"objects": "12"}) == Limits(objects=12)
+        assert Limits.of({"GITREL_LIMITS": "objects=12, idle_seconds=3"}) == Limits(objects=12, idle_seconds=3)
+        assert Limits.of({}) == Limits()
+        with Remote.resolve(None, "/x", env={"GITREL_LIMITS": "refs=7"}) as remote:
+            assert remote.limits == Limits(refs=7)
 
     @pytest.mark.parametrize(
         ("name", "value"), [("nope", "1"), ("objects", "0"), ("objects", "-1"), ("objects", "1e3")]
     )
     def test_settings_that_make_no_sense(self, name: str, value: str) -> None:
-        with pytest.raises(UsageError):
-            Limits.from_settings({name: value})
+        with pytest.raises(UsageError, match="GITREL_LIMITS"):
+            Limits.of({"GITREL_LIMITS": f"{name}={value}"})
+
+    def test_each_is_reached_by_a_test(self) -> None:
+        """Which one, by limit: `pytest FILE -k NAME` runs it."""
+        assert REACHED.keys() == {field.name for field in fields(Limits)}
+        for name, (file, test) in REACHED.items():
+            text = (Path(__file__).parent / file).read_text()
+            assert f"def {test}(" in text, name
+            assert name in text, name
+
+    def test_each_is_documented(self) -> None:
+        page = (Path(__file__).parents[2] / "docs/remotes.md").read_text()
+        rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE))
+        assert rows == {name: str(value) for name, value in asdict(Limits()).items()}
