@@ -62,6 +62,7 @@ class Follower:
         self._looker = looker
         self._room = room
         self._last = last
+        self._anew = False
         self._wish = wish
         self._timer: Timer | None = None
         self._task: Task | None = None
@@ -106,7 +107,7 @@ class Follower:
 
     def look_anew(self) -> None:
         """Look at the home as if for the first time: the checkout is verified, and mended if need be."""
-        self._last = ""
+        self._anew = True
         self.look()
 
     def _now(self, again: Callable[[], None], *, pull: bool) -> None:
@@ -119,9 +120,10 @@ class Follower:
 
     def _start(self, *, pull: bool) -> None:
         looker = self._looker
+        last = "" if self._anew else self._last
         job = Job(
             name=NAME,
-            argv=[*looker.argv, "--last", self._last, *([] if pull else ["--no-pull"])],
+            argv=[*looker.argv, "--last", last, *([] if pull else ["--no-pull"])],
             env=looker.env,
             cwd=looker.cwd,
             limit=looker.limit,
@@ -139,6 +141,7 @@ class Follower:
             self.schedule()
         else:
             self._task = task
+            self._anew = False
 
     def kill(self) -> None:
         if self._task is not None:
