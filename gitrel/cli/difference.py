@@ -98,8 +98,7 @@ def diff(
         now = read_ledger(dev)
         old, new = named_release(console, now, first), named_release(console, now, second)
         found = compare_releases(dev, old, new)
-        for label, text in lines(found, all_files=all_files):
-            console.out(f"{label:<10} {text}".rstrip())
+        console.facts(lines(found, all_files=all_files))
         console.result(**fields(found))
 
 
@@ -116,8 +115,8 @@ def compare_releases(dev: Developer, old: Verdict, new: Verdict) -> Difference:
 
 def _compare(dev: Developer, old: Verdict, new: Verdict, before: ChainedRelease, after: ChainedRelease) -> Difference:
     trees = [bind_trees(each, dev.repo).build_tree for each in (before, after)]
-    with ObjectReader(dev.repo) as reader:
-        files = tuple(_file(change, reader) for change in compare_trees(dev.repo, trees[0], trees[1]))
+    reader = ObjectReader(dev.repo)
+    files = tuple(_file(change, reader) for change in compare_trees(dev.repo, trees[0], trees[1]))
     commands = [release_processes(dev, each) for each in (old, new)]
     manifests = [_manifest(dev, tree, f"{each.entry}:{MANIFEST}") for tree, each in zip(trees, (old, new), strict=True)]
     return Difference(

@@ -97,8 +97,8 @@ def exec_process(words: Words) -> None:
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], argv, env)  # noqa: S606 - the Procfile line was verified; other commands are the user's own
     except OSError as error:
-        what = f"{kind or argv[0]} cannot be started"
-        raise LocalStateError(what, where=error.filename or str(process.cwd), why=error.strerror or "") from error
+        what, where = f"{kind or argv[0]} cannot be started", os.fsdecode(error.filename or process.cwd)
+        raise LocalStateError(what, where=where, why=error.strerror or "") from error
 
 
 def _instance(word: str) -> tuple[str, int]:

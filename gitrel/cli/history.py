@@ -1,11 +1,13 @@
 """`gitrel log`: who released what when.
 
-The ledger is verified whole, whatever is asked of it: that an old release is good depends on all before it.
+That a release is good depends on all before it, so the ledger is verified whole, once on each machine; from then on
+what came since, and what somebody wants to see (`gitrel.release.remembered`).
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from gitrel.release.cut import Standing
 from gitrel.trust.ledger import Verdict
 from gitrel.trust.parts import verify_signatures
 from gitrel.trust.walk import RecordReader, VerifiedConfig
+
+HEADS = ("release", "claimed", "signers", "source", "config", "subject")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ def log(console: Console, repo: Path | None, remote: str | None, deploy: str, pi
             for line in _graph(now, shown):
                 console.out(line)
         elif shown:
-            console.table([_row(verdict) for verdict in shown])
+            console.table([_row(verdict) for verdict in shown], HEADS)
         if not shown:
             console.out(f"no release of {deploy} yet" if not now.verdicts else "no such release")
         newest = newest_good(now)
@@ -54,6 +58,8 @@ def log(console: Console, repo: Path | None, remote: str | None, deploy: str, pi
             lack = waiting[0].lack
             state = f"{lack.what}; {lack.why}" if lack else "not released yet"
             console.out(f"config {waiting[0].entry} is {state}: {waiting[1]}")
+        if now.skipped:
+            console.note(f"v1 to v{now.skipped} were verified on this machine before; `gitrel verify` does it again")
         console.result(
             deploy=deploy,
             releases=[verdict_fields(verdict) for verdict in shown],
@@ -68,19 +74,19 @@ def _waiting_fields(entry: VerifiedConfig, different: Differences) -> dict[str, 
 
 def _shown(dev: Developer, now: Standing, wanted: Wanted) -> list[Verdict]:
     """Newest first. Raises `NotFound`, `UsageError`."""
-    shown = list(reversed(now.verdicts))
+    shown: Iterator[Verdict] = reversed(now.verdicts)
     if wanted.since is not None and is_time(wanted.since):
         start = parse_time(wanted.since.removeprefix("@"), "--since")
-        shown = [each for each in shown if (claimed_time(each) or 0) >= start]
+        shown = (each for each in shown if (claimed_time(each) or 0) >= start)
     elif wanted.since is not None:
         after = named_entry(dev.console, now, wanted.since)
-        if all(each.entry != after for each in shown):
+        if all(each.entry != after for each in reversed(now.verdicts)):
             now.good(after)  # raises: there is none
-        shown = [each for each in shown if each.entry > after]
+        shown = itertools.takewhile(lambda each: each.entry > after, shown)
     if wanted.person is not None:
         person = _person(now, wanted.person)
-        shown = [each for each in shown if person in _signers(dev, now, each)]
-    return shown[: wanted.most]
+        shown = (each for each in shown if person in _signers(dev, now, each))
+    return list(itertools.islice(shown, wanted.most))
 
 
 def _person(now: Standing, name: str) -> PersonName:

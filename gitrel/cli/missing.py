@@ -49,16 +49,16 @@ def _first_absent(dev: Developer, release: ChainedRelease) -> ObjectId | None:
     parts = (release.signed, release.build, release.config)
     todo = [TreeEntry(Mode.DIRECTORY, "", part.tree) for part in parts if part is not None]
     seen: set[ObjectId] = set()
-    with ObjectReader(dev.repo) as reader:
-        while todo:
-            entry = todo.pop()
-            if entry.oid in seen:
-                continue
-            seen.add(entry.oid)
-            if not _is_here(reader, entry.oid):
-                return entry.oid
-            if entry.mode is Mode.DIRECTORY:
-                todo += read_folder(dev.repo, entry.oid).values()
+    reader = ObjectReader(dev.repo)
+    while todo:
+        entry = todo.pop()
+        if entry.oid in seen:
+            continue
+        seen.add(entry.oid)
+        if not _is_here(reader, entry.oid):
+            return entry.oid
+        if entry.mode is Mode.DIRECTORY:
+            todo += read_folder(dev.repo, entry.oid).values()
     return None
 
 

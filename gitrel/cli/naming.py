@@ -32,10 +32,13 @@ _SLOW = 1.0  # seconds after which it is said how long the verification took
 _NEARBY = 2000  # releases whose ids are compared with a mistyped one, the newest: difflib takes 2 to 20 us for each
 
 
-def read_ledger(dev: Developer) -> Standing:
-    """The deploy's ledger, all of it verified: once for a command. Raises `NotFound` for a deploy that is none."""
+def read_ledger(dev: Developer, *, whole: bool = False) -> Standing:
+    """The deploy's ledger, verified, once for a command; `whole`: see `Developer.standing`. Raises `NotFound` for a
+    deploy that is none.
+    """
     started = time.monotonic()
-    now = dev.standing()
+    with dev.console.working("verifying the releases"):
+        now = dev.standing(whole=whole)
     took = time.monotonic() - started
     if took > _SLOW:
         dev.console.note(f"{len(now.verdicts):,} releases verified in {took:.1f} s")
@@ -59,8 +62,10 @@ def named_entry(console: Console, now: Standing, text: str) -> Entry:
     if text.startswith("@"):
         return _newest_at(console, now, text)
     number = _number(text)
+    if number is not None and _ID.fullmatch(text) is None:
+        return number
     known = {verdict.entry for verdict in now.verdicts}
-    if number is not None and (number in known or _ID.fullmatch(text) is None):
+    if number in known:
         return number
     if _ID.fullmatch(text.lower()):
         return _with_id(console, now, text.lower())

@@ -101,7 +101,8 @@ def _store(dev: Developer, source: ObjectId, manifest: Manifest) -> tuple[Staged
         tmp=Path(tempfile.gettempdir()),  # itself, for builds at one path, and because a killed one is cleared there
     ) as staged:
         try:
-            taken = snapshot(staged.folder, dev.repo, exclude=staged.exclude)
+            with dev.console.working("storing the build"):
+                taken = snapshot(staged.folder, dev.repo, exclude=staged.exclude)
         except BuildFailed as error:
             error.where = error.where.removeprefix(f"{staged.folder}/")
             error.hint = error.hint or f"let the build command remove it, or `exclude` it under [build] in {MANIFEST}"

@@ -6,7 +6,7 @@ it was made. Numbers come from the remote: whoever creates `refs/releases/vN` fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gitrel.errors import BadInput, Conflict, NotFound, Refused
@@ -15,14 +15,16 @@ from gitrel.format.manifest import MANIFEST, Manifest, parse_manifest
 from gitrel.format.record import BuildRecord, Cited, CitedRelease, ConfigRecord, ReleaseRecord, Signed, Stamp
 from gitrel.format.tree import Mode, directory_node, parse_tree
 from gitrel.ids import BuildRef, Deploy, Entry, Ledger, ObjectId, RecordId
+from gitrel.release.remembered import Remembered
 from gitrel.store.records import Sign, write_record
 from gitrel.store.repository import Repository
 from gitrel.store.workspace import Workspace
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import BUILD_FOLDER, CONFIG_FOLDER, bind_trees, build_node, read_config
+from gitrel.trust.history import Verdicts, judge_releases
 from gitrel.trust.ledger import ReleaseLedger, Verdict
-from gitrel.trust.walk import RecordReader, walk_releases
+from gitrel.trust.walk import RecordReader
 
 MAX_TRIES = 100  # releases that others may cut while ours is being signed
 
@@ -41,11 +43,16 @@ class Ingredients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A deploy's ledger as it stands: all verdicts, oldest first."""
+    """A deploy's ledger as it stands: all verdicts, oldest first (`gitrel.trust.history.Verdicts`: or on demand)."""
 
     trust: TrustChain
     deploy: Deploy
-    verdicts: tuple[Verdict, ...]
+    verdicts: Sequence[Verdict]
+
+    @property
+    def skipped(self) -> int:
+        """How many of the oldest were verified on this machine before, and are not judged again yet."""
+        return self.verdicts.skipped if isinstance(self.verdicts, Verdicts) else 0
 
     @property
     def newest(self) -> Verdict | None:
@@ -76,13 +83,13 @@ class Standing:
         )
 
 
-def standing(workspace: Workspace, trust: TrustChain, deploy: Deploy) -> Standing:
-    """Verify a deploy's whole release ledger (records only)."""
-    return Standing(
-        trust=trust,
-        deploy=deploy,
-        verdicts=tuple(walk_releases(workspace.refs(), workspace.repo, trust, deploy)),
-    )
+def standing(workspace: Workspace, trust: TrustChain, deploy: Deploy, remembered: Remembered | None = None) -> Standing:
+    """Verify a deploy's release ledger (records only): all of it, or what came after that which is remembered."""
+    anchor = remembered.get(trust.pin, deploy) if remembered is not None else None
+    verdicts = judge_releases(workspace.refs(), workspace.repo, trust, deploy, anchor)
+    if remembered is not None:
+        remembered.put(trust.pin, deploy, verdicts)
+    return Standing(trust=trust, deploy=deploy, verdicts=verdicts)
 
 
 def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp, sign: Sign) -> Signed[ReleaseRecord]:
@@ -182,21 +189,27 @@ def _next(now: Standing) -> tuple[Entry, RecordId | None]:
 
 def _judge(repo: Repository, now: Standing, signed: Signed[ReleaseRecord]) -> None:
     reader = RecordReader(repo.refs.list("refs/approvals/"), repo)
-    released = {
-        part.id
-        for verdict in now.verdicts
-        if verdict.release is not None
-        for part in (verdict.release.build, verdict.release.config)
-        if part is not None
-    }
-    good = [verdict.release for verdict in now.verdicts if verdict.release is not None]
-    anchor = good[-1].anchor if good else None
-    ledger = ReleaseLedger(now.trust, now.deploy, reader, anchor=anchor, released_before=lambda part: part in released)
-    for verdict in now.verdicts:
-        if verdict.signed is not None and (anchor is None or verdict.entry > anchor.entry):
+    later: list[Verdict] = []
+    anchor = None
+    for verdict in reversed(now.verdicts):
+        if verdict.release is not None:
+            anchor = verdict.release.anchor
+            break
+        later.append(verdict)
+    ledger = ReleaseLedger(
+        now.trust, now.deploy, reader, anchor=anchor, released_before=lambda part: _carried(now, part)
+    )
+    for verdict in reversed(later):
+        if verdict.signed is not None:
             ledger.add(verdict.ref, verdict.signed.raw)
     verdict = ledger.add(str(signed.record.ref), signed.raw)
     if verdict.release is not None:
         bind_trees(verdict.release, repo)
     elif verdict.refusal is not None and verdict.refusal.check != Check.THRESHOLD:
         raise verdict.refusal
+
+
+def _carried(now: Standing, part: RecordId) -> bool:
+    """Whether a good release carries a build or config record."""
+    good = (verdict.release for verdict in now.verdicts if verdict.release is not None)
+    return any(part in (each.build.id, each.config and each.config.id) for each in good)

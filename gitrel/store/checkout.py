@@ -53,25 +53,25 @@ def stage_checkout(
     What `base`, an older checkout on the same filesystem, has at the same place is linked instead of written
     and as good: a linked file is hashed too, and one that is not what the tree says is written after all.
     Links are made as the tree has them: whether their targets are allowed is for the caller to check before.
-    A blob that its pack holds as a delta is in memory whole, up to `objects.MAX_DELTA`; others pass in
+    A blob that its pack holds as a delta is in memory whole, up to `packs.MAX_DELTA`; others pass in
     pieces.
 
     Raises `Refused`: check 11 for a tree that is malformed or over a limit, 12 for content that is missing or
     is not what its id says. `LocalStateError` for the disk. Nothing stays behind, as far as the disk allows.
     """
-    with ObjectReader(repo) as objects:
-        plan = Plan(objects, repo.format, limits or TreeLimits())
-        plan.check(plan.measure(tree, 0))
-        staged = StagedCheckout(parent)
-        try:
-            writing = Writing(plan, repo.format, staged.descriptor)
-            staged.node = writing.run(tree, base)
-            staged.linked = writing.linked
-        except BaseException as error:
-            _discard_after(staged, error)
-            if isinstance(error, OSError):
-                raise disk_error(error, staged.path) from error
-            raise
+    objects = ObjectReader(repo)
+    plan = Plan(objects, repo.format, limits or TreeLimits())
+    plan.check(plan.measure(tree, 0))
+    staged = StagedCheckout(parent)
+    try:
+        writing = Writing(plan, repo.format, staged.descriptor)
+        staged.node = writing.run(tree, base)
+        staged.linked = writing.linked
+    except BaseException as error:
+        _discard_after(staged, error)
+        if isinstance(error, OSError):
+            raise disk_error(error, staged.path) from error
+        raise
     return staged
 
 

@@ -16,16 +16,26 @@ TICK = 20_000_000  # ns; over one tick of the clock that stamps inodes (current_
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Make `path` hold `data`, replacing what is there. Raises `LocalStateError` and leaves the old file."""
-    _publish(path, data, mode, replace=True)
+    _publish(path, data, mode, _aside(path), replace=True)
 
 
 def create_file(path: Path, data: bytes, mode: int = 0o644) -> bool:
     """Make `path` hold `data` unless something of that name exists; tells whether this call created it."""
-    return _publish(path, data, mode, replace=False)
+    return _publish(path, data, mode, _aside(path), replace=False)
 
 
-def _publish(path: Path, data: bytes, mode: int, *, replace: bool) -> bool:
-    aside = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
+def create_object(path: Path, data: bytes) -> bool:
+    """As `create_file`, for a loose object. If it is killed, it leaves what git would: git-fsck(1) passes over a file
+    of such a name, and git-prune(1) removes it.
+    """
+    return _publish(path, data, 0o444, path.with_name(f"tmp_obj_{os.urandom(6).hex()}"), replace=False)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
+
+
+def _publish(path: Path, data: bytes, mode: int, aside: Path, *, replace: bool) -> bool:
     try:
         try:
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -28,8 +28,8 @@ from isal import isal_zlib
 from gitrel.errors import LocalStateError
 from gitrel.ids import Kind, ObjectId
 from gitrel.store.durable import disk_error, make_folders, sync_folder
-from gitrel.store.objects import NUMBERS, PIECE, offset_of, packs_of
-from gitrel.store.packfile import entry_header, write_index
+from gitrel.store.objects import PIECE
+from gitrel.store.packfile import NUMBERS, entry_header, write_index
 from gitrel.store.repository import Repository
 
 _LEVEL = 2  # of 0 to 3: a fifth of the time of zlib's level 1, and no bigger (docs/dependencies.md)
@@ -233,7 +233,7 @@ class _Known:
         self.reload()
 
     def reload(self) -> None:
-        self._packs = packs_of(self._repo.packs)
+        self._packs = self._repo.packs.own()
         self._touched: set[int] = set()
 
     def __contains__(self, oid: ObjectId) -> bool:
@@ -241,9 +241,9 @@ class _Known:
 
     def _is_packed(self, oid: ObjectId) -> bool:
         for number, pack in enumerate(self._packs):
-            if offset_of(pack, oid) is None:
+            if pack.find(oid.raw) is None:
                 continue
-            if number in self._touched or _touch(os.fspath(pack.data.path)):
+            if number in self._touched or _touch(os.fspath(pack.path)):
                 self._touched.add(number)
                 return True
         return False

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.errors import FormatError
-from gitrel.ids import ObjectFormat
+from gitrel.ids import Kind, ObjectFormat
 
+KINDS: Mapping[int, Kind] = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+NUMBERS: Mapping[Kind, int] = {kind: number for number, kind in KINDS.items()}
 OFS_DELTA, REF_DELTA = 6, 7
 _WINDOW = 1024 * 1024
 _SLICE = 65536
 _MAX_SIZE_BYTES = 10
+HEAD = 2 * (_MAX_SIZE_BYTES + 1) + 32  # bytes; holds an object's type and size, and its base's distance or id
 
 
 @dataclass(slots=True)
@@ -51,21 +54,8 @@ class PackFile:
 
     def read_entry(self, offset: int) -> tuple[int, Entry, int | bytes | None]:
         """An object's type, where it is, and a delta's base: an offset or a raw id. Raises `FormatError`."""
-        head = self.read(offset, 2 * _MAX_SIZE_BYTES + self._format.raw_length)
-        try:
-            number, size, at = read_type_and_size(head)
-            base: int | bytes | None = None
-            if number == OFS_DELTA:
-                back, at = read_distance(head, at)
-                base = offset - back
-                if not 12 <= base < offset:
-                    raise FormatError("a delta's base is outside the pack")
-            elif number == REF_DELTA:
-                base = head[at : at + self._format.raw_length]
-                at += self._format.raw_length
-        except IndexError:
-            raise FormatError("the pack ends inside an object's header") from None
-        return number, Entry(offset, offset + at, size), base
+        number, size, length, base = parse_head(self.read(offset, HEAD), offset, self._format.raw_length)
+        return number, Entry(offset, offset + length, size), base
 
     def inflate(self, entry: Entry, take: Callable[[bytes], object]) -> int:
         """Feed `take` the object's bytes, exactly `entry.size`; sets its CRC-32, returns where the object ends."""
@@ -104,6 +94,32 @@ def _decompress(stream: zlib._Decompress, data: bytes, ceiling: int) -> bytes:
         return stream.decompress(data, min(ceiling, _WINDOW))
     except zlib.error as error:
         raise FormatError("an object's data is damaged", why=str(error)) from None
+
+
+def parse_head(head: bytes, offset: int, raw_length: int) -> tuple[int, int, int, int | bytes | None]:
+    """What stands at `offset` before an object's deflated data: its type, its size, how long that is, a delta's base.
+
+    A base is an offset or a raw id. Raises `FormatError`, also for a type that there is not.
+    """
+    base: int | bytes | None = None
+    number = size = 0
+    try:
+        number, size, at = read_type_and_size(head)
+        if number == OFS_DELTA:
+            back, at = read_distance(head, at)
+            base = offset - back
+            if not 12 <= base < offset:
+                raise FormatError("a delta's base is outside the pack")
+        elif number == REF_DELTA:
+            base = head[at : at + raw_length]
+            at += raw_length
+        elif number not in KINDS:
+            raise FormatError("an object of an unknown type", why=str(number))
+    except IndexError:
+        at = len(head) + 1
+    if at > len(head) or size >= 1 << 63:
+        raise FormatError("the pack ends inside an object's header" if at > len(head) else "a size of over 63 bits")
+    return number, size, at, base
 
 
 def read_type_and_size(head: bytes) -> tuple[int, int, int]:

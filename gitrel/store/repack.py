@@ -26,16 +26,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from dulwich.pack import Pack
-
 from gitrel.errors import FormatError, LocalStateError, NotFound
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.ids import ObjectId
 from gitrel.store.durable import create_file, disk_error, replace_file, sync_folder
 from gitrel.store.ingest import read_parents
-from gitrel.store.objects import ObjectReader, packs_of
+from gitrel.store.objects import ObjectReader
 from gitrel.store.pack import Deflated, PackWriter, deflate
-from gitrel.store.packfile import OFS_DELTA, REF_DELTA, PackFile, entry_header
+from gitrel.store.packfile import REF_DELTA, PackFile, entry_header
+from gitrel.store.packs import Pack
 from gitrel.store.quarantine import mark_promisor
 from gitrel.store.repository import Repository
 
@@ -96,7 +95,6 @@ def _files(repo: Repository, trees: list[ObjectId]) -> set[ObjectId]:
 class _Source:
     """A pack that is there: its objects in the order of their places."""
 
-    pack: Pack
     stem: Path
     offsets: list[int]
     ids: dict[int, ObjectId]
@@ -104,9 +102,8 @@ class _Source:
 
     @classmethod
     def read(cls, pack: Pack) -> _Source:
-        stem = Path(os.fsdecode(pack.data.path)).with_suffix("")
-        ids = {entry[1]: ObjectId.from_raw(entry[0]) for entry in pack.index.iterentries()}
-        return cls(pack, stem, sorted(ids), ids, stem.with_suffix(".pack").stat().st_size)
+        ids = {offset: ObjectId.from_raw(raw) for raw, offset in pack.entries()}
+        return cls(pack.path.with_suffix(""), sorted(ids), ids, pack.size)
 
     def length(self, offset: int) -> int:
         """Bytes of an object in the pack, for the last one with the trailer."""
@@ -124,7 +121,7 @@ class Repack:
         self._repo = repo
         self._folder = repo.objects / "pack"
         self._keep = keep
-        self._sources = [_Source.read(pack) for pack in packs_of(repo.packs)]
+        self._sources = [_Source.read(pack) for pack in repo.packs.own()]
         self._loose = dict(_loose(repo.objects))
         self.total = sum(source.size for source in self._sources) + sum(self._loose.values())
         self.unneeded = 0  # bytes, about: what is not kept, or is here twice
@@ -157,7 +154,8 @@ class Repack:
         return max(0, before - _size(self._repo.objects))
 
     def _write(self) -> Path | None:
-        with PackWriter(self._repo) as writer, ObjectReader(self._repo) as reader:
+        reader = ObjectReader(self._repo)
+        with PackWriter(self._repo) as writer:
             done: set[ObjectId] = set()
             for source in self._sources:
                 copy = _Copy(self._repo, source, writer, reader, self._keep)
@@ -241,8 +239,8 @@ class _Copy:
 
     def copy(self, oid: ObjectId, offset: int) -> None:
         try:
-            number, entry, base = self._file.read_entry(offset)
-            if number not in (OFS_DELTA, REF_DELTA) and entry.size > WHOLE:
+            _, entry, base = self._file.read_entry(offset)
+            if base is None and entry.size > WHOLE:
                 stored = self._reader.find(oid)
                 kind, data = stored.read()
                 self._writer.put_pieces(oid, kind, stored.size, data)

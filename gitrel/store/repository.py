@@ -1,26 +1,22 @@
 """A git repository as gitrel sees it: objects, checked on every read, and refs.
 
-Objects are read by id alone, so replace refs, grafts and shallow files change nothing. Loose objects and refs
-are read and written here, strictly and durably; packs, transport and configuration are dulwich's.
+Objects are read by id alone, so replace refs, grafts and shallow files change nothing. Objects and refs are read
+and written here, strictly and durably; to find a repository and to read its configuration is dulwich's part, imported
+where it is needed: a home's own repository is opened without it, before each start of a process.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-
-from dulwich.config import ConfigFile, StackedConfig
-from dulwich.errors import NotGitRepository
-from dulwich.object_format import get_object_format
-from dulwich.object_store import DiskObjectStore
-from dulwich.objects import ObjectID
-from dulwich.repo import Repo
 
 from gitrel.errors import LocalStateError, NotFound
 from gitrel.ids import Kind, ObjectFormat, ObjectId
-from gitrel.store.durable import create_file, make_folders, replace_file
+from gitrel.store.durable import create_object, make_folders, replace_file
+from gitrel.store.packfile import NUMBERS
+from gitrel.store.packs import Packs
 from gitrel.store.refs import Refs
 
 _CONFIG = {
@@ -29,7 +25,7 @@ _CONFIG = {
         "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = sha256\n"
     ),
 }
-_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+_OTHERS = re.compile(rb"^[ \t]*\[[ \t]*(?:core|extensions|include)", re.IGNORECASE | re.MULTILINE)
 
 
 class Repository:
@@ -41,11 +37,14 @@ class Repository:
         self.work_tree = work_tree
         self.format = fmt
         self.refs = Refs(path)
-        self._packs = DiskObjectStore(self.objects, object_format=get_object_format(fmt.value))
+        self._packs = Packs(self.objects, fmt)
 
     @classmethod
     def discover(cls, start: Path) -> Repository:
         """The repository that `start` is in, as git finds it. Raises `NotFound`."""
+        from dulwich.errors import NotGitRepository
+        from dulwich.repo import Repo
+
         try:
             with Repo.discover(str(start)) as found:
                 work_tree = None if found.bare else Path(found.path)
@@ -60,6 +59,11 @@ class Repository:
     @classmethod
     def open(cls, path: Path) -> Repository:
         """The repository whose git folder, or work tree, is `path`. Raises `NotFound`."""
+        if fmt := _made_here(path):
+            return cls(path.resolve(), None, fmt)
+        from dulwich.errors import NotGitRepository
+        from dulwich.repo import Repo
+
         try:
             with Repo(str(path)) as found:
                 work_tree = None if found.bare else Path(found.path)
@@ -86,12 +90,14 @@ class Repository:
         self.close()
 
     @property
-    def packs(self) -> DiskObjectStore:
-        """dulwich's view of the packs, for the other modules of this package."""
+    def packs(self) -> Packs:
+        """For the other modules of this package."""
         return self._packs
 
     def __contains__(self, oid: ObjectId) -> bool:
-        return ObjectID(oid.encode()) in self._packs  # loose ones and alternates included
+        if any(os.path.exists(self._loose_path(oid, folder)) for folder in self._packs.folders):
+            return True
+        return self._packs.find(oid) is not None
 
     def read(self, oid: ObjectId, kind: Kind) -> bytes:
         """The data of an object whose kind is known. Raises `NotFound`, or `LocalStateError` if it is another kind."""
@@ -102,8 +108,13 @@ class Repository:
 
     def read_any(self, oid: ObjectId) -> tuple[Kind, bytes]:
         """An object's kind and data, hashed again. Raises `NotFound`, `LocalStateError` for damaged bytes."""
-        loose = self._read_loose(oid)
-        kind, data = loose if loose is not None else self._read_packed(oid)
+        found = self._read_loose(oid)
+        if found is None:
+            if (packed := self._packs.find(oid)) is None:
+                raise NotFound("no such object", where=f"{oid} in {self.path}")
+            pack, offset = packed
+            found = pack.read(offset)
+        kind, data = found
         if self.format.object_id(kind, data) != oid:
             raise LocalStateError("object does not have the bytes that its id names", where=str(oid))
         return kind, data
@@ -111,10 +122,10 @@ class Repository:
     def write(self, kind: Kind, data: bytes) -> ObjectId:
         """Store one object, loose. It is durable when this returns."""
         oid = self.format.object_id(kind, data)
-        path = self._loose_path(oid)
+        path = Path(self._loose_path(oid, self.objects))
         if oid not in self:
             make_folders(path.parent)
-            create_file(path, zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data), 0o444)
+            create_object(path, zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data))
         return oid
 
     def config(self, section: str, key: str, *, host: bool = True) -> str | None:
@@ -122,6 +133,8 @@ class Repository:
 
         `section` may have a subsection after a dot: `remote.origin`.
         """
+        from dulwich.config import ConfigFile, StackedConfig
+
         name, _, sub = section.partition(".")
         try:
             own = ConfigFile.from_path(str(self.path / "config"))
@@ -135,32 +148,35 @@ class Repository:
             ) from error
         return value.decode("utf-8", "surrogateescape")
 
-    def _loose_path(self, oid: ObjectId) -> Path:
-        return self.objects / oid[:2] / oid[2:]
+    @staticmethod
+    def _loose_path(oid: ObjectId, objects: Path) -> str:
+        return f"{objects}/{oid[:2]}/{oid[2:]}"
 
     def _read_loose(self, oid: ObjectId) -> tuple[Kind, bytes] | None:
-        for folder in (self.objects, *self._alternates()):
+        for folder in self._packs.folders:
             try:
-                fd = os.open(folder / oid[:2] / oid[2:], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                fd = os.open(self._loose_path(oid, folder), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             with open(fd, "rb") as file:
                 return _inflate_loose(file.read(), oid)
         return None
 
-    def _alternates(self) -> Iterator[Path]:
-        for other in self._packs.alternates:
-            if isinstance(other, DiskObjectStore):
-                yield Path(os.fsdecode(other.path))
 
-    def _read_packed(self, oid: ObjectId) -> tuple[Kind, bytes]:
-        try:
-            number, data = self._packs.get_raw(oid.encode())  # type: ignore[arg-type]
-        except KeyError:
-            raise NotFound("no such object", where=f"{oid} in {self.path}") from None
-        except Exception as error:  # dulwich raises whatever its parser trips over in a damaged pack
-            raise LocalStateError("cannot read an object from its pack", where=str(oid), why=str(error)) from error
-        return _KINDS[number], data
+def _made_here(path: Path) -> ObjectFormat | None:
+    """The format of a repository that `init_bare` made: its configuration begins as that writes it.
+
+    What was added since says nothing about the format (git-config(1), `core` and `extensions`).
+    """
+    try:
+        raw = (path / "config").read_bytes() if (path / "objects").is_dir() and (path / "refs").is_dir() else b""
+    except OSError:
+        return None
+    for fmt, text in _CONFIG.items():
+        rest = raw[len(text) :].lstrip()
+        if raw.startswith(text.encode()) and rest[:1] in (b"", b"[") and not _OTHERS.search(rest):
+            return fmt
+    return None
 
 
 def _inflate_loose(deflated: bytes, oid: ObjectId) -> tuple[Kind, bytes]:
@@ -169,7 +185,7 @@ def _inflate_loose(deflated: bytes, oid: ObjectId) -> tuple[Kind, bytes]:
     try:
         head, nul, rest = stream.decompress(deflated, 64).partition(b"\0")
         kind, _, size = head.decode("ascii").partition(" ")
-        if not nul or kind not in _KINDS.values() or not size.isdigit() or (size[0] == "0" and size != "0"):
+        if not nul or kind not in NUMBERS or not size.isdigit() or (size[0] == "0" and size != "0"):
             raise ValueError("not an object's header")
         missing = int(size) - len(rest)
         data = rest + (stream.decompress(stream.unconsumed_tail, missing + 1) if missing >= 0 else b"")

@@ -1,18 +1,22 @@
-"""What earlier releases say, read back along the chain from one that was verified.
+"""What earlier releases say, and a ledger judged from where an earlier verification ended.
 
 Each release names its predecessor by both hashes, so a verified release vouches for the bytes of all before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
-from gitrel.errors import FormatError, NotFound
+from gitrel.errors import FormatError, NotFound, Refused
 from gitrel.format.record import ReleaseRecord, parse_record_as
-from gitrel.ids import ObjectFormat, ObjectId, RecordId
+from gitrel.ids import Deploy, ObjectFormat, ObjectId, RecordId
 from gitrel.trust.anchor import Anchor
+from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import Objects
+from gitrel.trust.ledger import Verdict
+from gitrel.trust.walk import RefMap, walk_releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,71 @@ def released_before(
             return True
         oid = found.previous
     return False
+
+
+class Verdicts(Sequence[Verdict]):
+    """A verdict for each entry of a ledger, oldest first. Those before `judged` are made when somebody asks for one.
+
+    So who wants the newest goes backwards, by `reversed` or from the end, and stops. `skipped`: how many are not made.
+    """
+
+    def __init__(
+        self, judged: Sequence[Verdict], skipped: int = 0, judge_all: Callable[[], Sequence[Verdict]] = tuple
+    ) -> None:
+        self.judged, self.skipped = judged, skipped
+        self._judge_all = judge_all
+
+    def _whole(self) -> Sequence[Verdict]:
+        if self.skipped:
+            self.judged, self.skipped = self._judge_all(), 0
+        return self.judged
+
+    def __len__(self) -> int:
+        return self.skipped + len(self.judged)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self._whole())
+
+    def __reversed__(self) -> Iterator[Verdict]:
+        judged = self.judged
+        yield from reversed(judged)
+        yield from reversed(self._whole()[: len(self) - len(judged)])
+
+    @overload
+    def __getitem__(self, index: int) -> Verdict: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Verdict]: ...
+    def __getitem__(self, index: int | slice) -> Verdict | Sequence[Verdict]:
+        first = index.start if isinstance(index, slice) else index
+        if first is not None and -len(self.judged) <= first < 0 and not (isinstance(index, slice) and index.stop):
+            return self.judged[index]
+        return self._whole()[index]
+
+
+class _AskedForMore(Exception):
+    """A verdict depends on what stands before the anchor."""
+
+
+def judge_releases(
+    refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, anchor: Anchor | None = None
+) -> Verdicts:
+    """The verdicts on a deploy's releases, as `walk_releases` makes them of all.
+
+    With an anchor, which an earlier verification gave, those up to it wait until somebody asks for them. One that does
+    not fit these refs, or does not suffice, is left aside. Raises `Refused` as `walk_releases`.
+    """
+
+    def judge_all() -> Sequence[Verdict]:
+        return tuple(walk_releases(refs, objects, trust, deploy))
+
+    def ask(_: RecordId) -> bool:
+        raise _AskedForMore
+
+    if anchor is not None:
+        try:
+            newer = tuple(walk_releases(refs, objects, trust, deploy, anchor=anchor, released_before=ask))
+            if all(each.signed is not None for each in newer):  # else the chain is broken, if it is not the anchor
+                return Verdicts(newer, int(anchor.entry), judge_all)
+        except (Refused, _AskedForMore):
+            pass  # what is wrong with it, or with the ledger, the walk over all of it says
+    return Verdicts(judge_all())

@@ -115,14 +115,11 @@ class RecordReader:
 def entries(refs: RefMap, ledger: Ledger) -> dict[Entry, ObjectId]:
     """The refs that are entries of one ledger, in order."""
     found: dict[Entry, ObjectId] = {}
+    prefix = ledger.prefix
     for name, oid in refs.items():
-        if name.startswith(ledger.prefix):
-            try:
-                ref = parse_ref(name)
-            except FormatError:
-                continue
-            if isinstance(ref, LedgerRef) and ref.ledger == ledger:
-                found[ref.entry] = oid
+        if name.startswith(prefix):
+            with contextlib.suppress(FormatError):
+                found[Entry.parse(f"v{name[len(prefix) :]}")] = oid
     return dict(sorted(found.items()))
 
 

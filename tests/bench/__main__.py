@@ -1,4 +1,4 @@
-"""The command: `python -m tests.bench [--files N]... [--folder PATH]... [--rounds N] [--scratch DIR]`.
+"""The command: `python -m tests.bench [--files N]... [--folder PATH]... [--releases N] [--rounds N] [--scratch DIR]`.
 
 Prints Markdown, progress to stderr. It needs git, and ostree where that is to be compared with. A group of rows is a
 module with a function `rows`, which takes a `Job`; add yours to `GROUPS`.
@@ -35,11 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="gitrel beside git and ostree")
     parser.add_argument("--files", type=int, action="append", help=f"make a folder of so many files (default: {SIZES})")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="measure on this folder, too")
+    parser.add_argument("--releases", type=int, help="make a ledger of so many, and one of ten times as many")
     parser.add_argument("--only", choices=sorted(GROUPS), action="append", help="these groups of rows")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="the disk to measure on")
     options = parser.parse_args()
-    sizes = options.files or ([] if options.folder else SIZES)
+    sizes = options.files or ([] if options.folder or options.releases else SIZES)
     print(f"{machine()}; {options.rounds} rounds on {filesystem(options.scratch)}.")
     with tempfile.TemporaryDirectory(prefix="gitrel-bench-", dir=options.scratch) as made:
         scratch = Path(made)
@@ -50,6 +51,11 @@ def main() -> None:
                     job = Job(folder=folder, scratch=scratch / f"{number}-{name}", rounds=options.rounds, say=say)
                     job.scratch.mkdir()
                     print(table(GROUPS[name](job)), end="", flush=True)
+            if options.releases:
+                from bench import ledger_rows  # what it needs of the tests, the others do not
+
+                print(f"\nA ledger of {options.releases:,} releases:\n")
+                print(table(ledger_rows.rows(scratch, options.releases, options.rounds, say)), end="", flush=True)
         finally:
             subprocess.run(["chmod", "-R", "u+w", scratch], check=True)
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gitrel.ids import ObjectFormat, ObjectId
+from gitrel.ids import PRODUCTION, ObjectFormat, ObjectId, Sha256
 from gitrel.store import builds
 from gitrel.store.checkout import Base, stage_checkout
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
+from gitrel.trust.walk import load_trust, walk_releases
 
 
 def store(folder: str, repo: str) -> dict[str, Any]:
@@ -59,7 +60,25 @@ def find(parent: str, tree: str, starting: bool) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
-FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {"store": store, "check_out": check_out, "find": find}
+def verify(repo: str, pin: str, releases: int) -> dict[str, Any]:
+    """Every check of the records of a ledger of so many releases; the verdicts are let go as they come."""
+    with Repository.open(Path(repo)) as opened:
+        started = time.perf_counter()
+        refs = opened.refs.list("refs/")
+        trust = load_trust(refs, opened, opened.format, Sha256(pin))
+        good = sum(each.release is not None for each in walk_releases(refs, opened, trust, PRODUCTION))
+        seconds = time.perf_counter() - started
+    if good != releases:
+        raise RuntimeError(f"{good} of {releases} are good")
+    return {"seconds": seconds}
+
+
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "store": store,
+    "check_out": check_out,
+    "find": find,
+    "verify": verify,
+}
 
 
 def main() -> None:

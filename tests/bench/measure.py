@@ -61,6 +61,7 @@ class Row:
     ours: Series
     theirs: Series
     aim: float
+    unit: str = "s"
 
     @property
     def pairs(self) -> list[tuple[Took, Took]]:
@@ -74,15 +75,18 @@ class Row:
     def cpu_ratio(self) -> float:
         return statistics.median(ours.cpu / max(theirs.cpu, 1e-3) for ours, theirs in self.pairs)
 
+    def _said(self, value: float) -> str:
+        return f"{value:.2f} s" if self.unit == "s" else f"{value:,.0f} {self.unit}"
+
     def cells(self) -> tuple[str, ...]:
         mark = "" if self.ratio <= self.aim else " (not met)"
         return (
             self.what,
-            f"{self.ours.seconds:.2f} s",
-            f"{self.theirs.name}: {self.theirs.seconds:.2f} s",
+            self._said(self.ours.seconds),
+            f"{self.theirs.name}: {self._said(self.theirs.seconds)}",
             f"**{self.ratio:.2f}**",
             f"{self.aim:g}{mark}",
-            f"{self.cpu_ratio:.2f}",
+            f"{self.cpu_ratio:.2f}" if self.unit == "s" else "",
             f"{self.ours.peak:.0f} MiB" if self.ours.peak else "",
         )
 

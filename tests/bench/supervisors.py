@@ -175,31 +175,6 @@ def measure(seconds: float, restarts: int) -> dict[str, dict[str, float]]:
     return found
 
 
-IMPORT = "import cryptography.hazmat.primitives.asymmetric.ed25519"
-
-
-def starts(rounds: int) -> dict[str, float]:
-    """Milliseconds until a program has begun and ended: through `gitrel exec`, by itself, and what Python and the
-    library that verifies a signature take alone; medians of rounds in turns."""
-    with tempfile.TemporaryDirectory(prefix="bench-exec-") as made:
-        folder = Path(made)
-        (folder / "Procfile").write_text("web: true\n")
-        home = gitrel(folder)[-1]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        commands = {
-            "gitrel exec": [sys.executable, "-P", "-m", "gitrel", "exec", "--home", home, "--", "true"],
-            "the command itself": ["true"],
-            "python -c 'import …ed25519'": [sys.executable, "-P", "-c", IMPORT],
-        }
-        times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(rounds + 1):
-            for name, argv in commands.items():
-                began = time.monotonic()
-                subprocess.run(argv, env=env, check=True)
-                times[name].append(time.monotonic() - began)
-        return {name: statistics.median(each[1:]) * 1000 for name, each in times.items()}
-
-
 def table(found: dict[str, dict[str, float]]) -> str:
     """Markdown."""
     figures = list(next(iter(found.values())))
@@ -216,9 +191,6 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=10)
     options = parser.parse_args()
     print(table(measure(options.seconds, options.restarts)))
-    print()
-    for name, milliseconds in starts(options.restarts).items():
-        print(f"- {name}: {milliseconds:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -271,7 +271,7 @@ print(threading.active_count())
 def test_no_thread_and_no_descriptor_is_left(shelf: Shelf) -> None:
     """Who forks afterwards has one thread."""
     first = shelf.put(PLAN)
-    shelf.stage(NEXT, first).discard()  # dulwich keeps a pack open once it was read
+    shelf.stage(NEXT, first).discard()  # a pack stays open once it was read
     before = os.listdir("/proc/self/fd")
     shelf.stage(NEXT, first).discard()
     assert len(os.listdir("/proc/self/fd")) == len(before)

@@ -70,7 +70,7 @@ def test_git_reads_and_verifies_the_pack(tmp_path: Path, fmt: ObjectFormat) -> N
             assert oid in listing
             assert run_git(repo.path, "cat-file", "blob", oid) == data
             assert repo.read(oid, "blob") == data
-        assert repo.packs.packs
+        assert [pack.path for pack in repo.packs.own()] == [path]
         assert left_over(repo) == []
 
 
@@ -300,13 +300,13 @@ def fails_on_one(part: str) -> Callable[[list[int]], float]:
 
 
 def read_all(repo: Repository, oid: ObjectId) -> tuple[str, bytes]:
-    with ObjectReader(repo) as objects:
-        stored = objects.find(oid)
-        kind, pieces = stored.read()
-        data = b"".join(pieces)
-        assert stored.kind in (None, kind)
-        assert stored.size == len(data)
-        return kind, data
+    objects = ObjectReader(repo)
+    stored = objects.find(oid)
+    kind, pieces = stored.read()
+    data = b"".join(pieces)
+    assert stored.kind in (None, kind)
+    assert stored.size == len(data)
+    return kind, data
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -353,8 +353,8 @@ def _verified(repo: Repository) -> list[str]:
 
 
 def test_a_missing_object_is_not_found(tmp_path: Path) -> None:
-    with bare(tmp_path / "r.git") as repo, ObjectReader(repo) as objects, pytest.raises(NotFound):
-        objects.find(ObjectId("1" * 40))
+    with bare(tmp_path / "r.git") as repo, pytest.raises(NotFound):
+        ObjectReader(repo).find(ObjectId("1" * 40))
 
 
 LOOSE_DEFECTS = {
