@@ -101,7 +101,8 @@ def _approvable(dev: Developer, chain: TrustChain, what: str) -> _Subject:
 
 
 def _release(dev: Developer, chain: TrustChain, entry: Entry) -> _Subject:
-    for verdict in dev.standing().verdicts:
+    now = dev.standing()
+    for verdict in now.verdicts:
         if verdict.entry == entry:
             if verdict.signed is None or (verdict.refusal is not None and not verdict.pending):
                 raise verdict.refusal or NotFound(f"no release {entry}")
@@ -116,7 +117,9 @@ def _release(dev: Developer, chain: TrustChain, entry: Entry) -> _Subject:
                 lack=verdict.refusal,
                 summary=[summary],
             )
-    raise NotFound(f"no release {entry}", where=str(Ledger.releases(dev.deploy)[entry]), hint="see `gitrel log`")
+    why = f"the newest is {now.newest.entry}" if now.newest else "there is none yet"
+    where = str(Ledger.releases(dev.deploy)[entry])
+    raise NotFound(f"no release {entry}", where=where, why=why, hint="see `gitrel log`")
 
 
 def _config(dev: Developer, chain: TrustChain, name: str) -> _Subject:

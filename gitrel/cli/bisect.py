@@ -251,7 +251,6 @@ def _report(dev: Developer, found: Sequence[Verdict], steps: list[dict[str, Any]
     difference = compare_releases(dev, last_good, first_bad)
     subject = first_bad.signed.record.subject if first_bad.signed else ""
     dev.console.out(f"{first_bad.entry} is the first bad release: {subject}")
-    for label, text in lines(difference):
-        dev.console.out(f"  {label:<10} {text}".rstrip())
+    dev.console.facts(lines(difference), indent="  ")
     dev.console.result(**document, diff=fields(difference))
     return ExitCode.DONE

@@ -171,7 +171,7 @@ def log_config(place: Place, name: str | None) -> None:
         if name is not None and not found:
             raise no_variable(name, before)
         if rows:
-            dev.console.table(rows[::-1])
+            dev.console.table(rows[::-1], ("config", "claimed", "signers", "changes", "subject"))
         else:
             dev.console.out(f"no config of {dev.deploy} yet")
         dev.console.result(deploy=dev.deploy, entries=found[::-1])

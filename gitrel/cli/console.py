@@ -2,15 +2,23 @@
 
 Results go to stdout, progress and notes to stderr. With `--json` stdout carries one JSON document and nothing
 else. Text that came from a repository or a remote is escaped: it cannot move a terminal's cursor.
+
+A terminal gets headings, colours and lines cut to its width; a file, a pipe and a dumb terminal get plain lines. Any
+NO_COLOR switches the colours off (no-color.org), COLUMNS sets the width.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import threading
+import time
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, TextIO
 
 from gitrel.errors import ExitCode, GitrelError, Refused
 
@@ -45,12 +53,32 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-class Console:
-    """One command's output."""
+_BOLD, _RED, _GREEN, _YELLOW = 1, 31, 32, 33  # ECMA-48, 8.3.117
+_COLOURS = {
+    **dict.fromkeys(("REFUSED", "CANNOT RUN", "FAILED", "TROUBLE", "UNHEALTHY", "refused"), _RED),
+    **dict.fromkeys(("PINNED", "pending"), _YELLOW),
+    "good": _GREEN,
+}
+_SLOW = 1.0  # seconds of work after which a terminal is told what is going on
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+
+def is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def painted(text: str, colour: int | None, stream: TextIO) -> str:
+    if colour is None or not text or not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+class Console:
+    """One command's output. `verbosity` is the whole program's: -1 with `-q`, 1 with `-v`."""
+
+    verbosity: ClassVar[int] = 0
+
+    def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self._quiet = quiet
 
     def out(self, text: str = "") -> None:
         """A line of the result, for people."""
@@ -58,34 +86,72 @@ class Console:
             print(escaped(text), flush=True)
 
     def note(self, text: str) -> None:
-        """Progress, or something worth knowing; never the result."""
-        if not self._quiet:
+        """Progress, or something worth knowing; never the result. `-q` leaves the warnings."""
+        if self.verbosity >= 0 or text.startswith("WARNING"):
             print(escaped(text), file=sys.stderr, flush=True)
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Around what may take long: a terminal is told after a second, and `-v` tells anybody how long it took."""
+        started = time.monotonic()
+        patience = threading.Timer(_SLOW, self.note, [f"{what} …"])
+        patience.daemon = True
+        if is_terminal(sys.stderr):
+            patience.start()
+        try:
+            yield
+        finally:
+            patience.cancel()
+        if self.verbosity > 0:
+            self.note(f"{what}: {time.monotonic() - started:.2f} s")
 
     def result(self, **fields: Any) -> None:
         """The result, for programs: printed with `--json`, forgotten without."""
         if self.as_json:
             print(json.dumps(fields, indent=2, ensure_ascii=True, default=str), flush=True)
 
-    def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Columns, as wide as they need to be."""
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-        for row in rows:
-            cells = [escaped(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self.out("  ".join(cells).rstrip())
+    def table(self, rows: Sequence[Sequence[str]], heads: Sequence[str] = ()) -> None:
+        """Columns, as wide as they need to be; `heads` are for a terminal, on which no line is wider than it is."""
+        if not rows or self.as_json:
+            return
+        shown = [[escaped(cell) for cell in row] for row in rows]
+        terminal = is_terminal(sys.stdout)
+        if terminal and heads:
+            shown.insert(0, list(heads))
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1])
+        for number, row in enumerate(shown):
+            if terminal and len(row[-1]) > max(room, 10):
+                row[-1] = f"{row[-1][: max(room, 10) - 1]}…"
+            while row and not row[-1]:
+                row.pop()
+            last = len(row) - 1
+            bold = _BOLD if terminal and heads and number == 0 else None
+            cells = [
+                painted(cell, bold or _COLOURS.get(cell), sys.stdout) + " " * (0 if at == last else width - len(cell))
+                for at, (cell, width) in enumerate(zip(row, widths, strict=False))
+            ]
+            print("  ".join(cells).rstrip(), flush=True)
+
+    def facts(self, rows: Iterable[tuple[str, str]], indent: str = "") -> None:
+        """A label and a text a line."""
+        for label, text in () if self.as_json else rows:
+            head, said = escaped(label), escaped(text)
+            padding = " " * (10 - len(head))
+            mark = painted(head, _COLOURS.get(label, _BOLD), sys.stdout)
+            print(f"{indent}{mark}{padding} {painted(said, _COLOURS.get(text), sys.stdout)}".rstrip(), flush=True)
 
     def error(self, error: GitrelError, **fields: Any) -> None:
         """What, where, why and what to do next; with `--json` beside `fields`, what was found all the same."""
         self.result(**fields, error=error_fields(error))
-        lines = [f"gitrel: {error.what}"]
+        check = f" (check {error.check})" if isinstance(error, Refused) else ""
+        lines = [painted("gitrel:", _RED, sys.stderr) + escaped(f" {error.what}{check}")]
         lines += [
-            f"  {label}: {text}"
+            f"  {painted(label, _BOLD, sys.stderr)}: {escaped(text)}"
             for label, text in (("where", error.where), (" why", error.why), ("next", _hint(error)))
             if text
         ]
-        if isinstance(error, Refused):
-            lines[0] += f" (check {error.check})"
-        print(escaped("\n".join(lines)), file=sys.stderr, flush=True)
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def error_fields(error: GitrelError) -> Mapping[str, Any]:

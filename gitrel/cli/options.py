@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from gitrel.cli.completing import deploys
+
 Repo = Annotated[Path | None, typer.Option("--repo", help="The repository; default: the one you are in.")]
 RemoteName = Annotated[
     str | None,
     typer.Option("--remote", help="Its remote; default: origin if there is one. `none`: do without."),
 ]
-DeployName = Annotated[str, typer.Option("--deploy", help="The deploy.")]
+DeployName = Annotated[str, typer.Option("--deploy", help="The deploy.", autocompletion=deploys)]
 Pin = Annotated[str | None, typer.Option("--trust", metavar="PIN", help="SHA-256 of trust v1, as `init` prints it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 HomePath = Annotated[

@@ -168,7 +168,9 @@ ROWS: dict[str, Row] = {
         next="git config --global user.name",
     ),
     # files of the source
-    "no Procfile": Row(arrange=removes("Procfile"), code=16, what="missing", where="Procfile", next="web: .*commit"),
+    "no Procfile": Row(
+        arrange=removes("Procfile"), code=16, what="no Procfile", where="Procfile", next="web: .*commit"
+    ),
     "an empty Procfile": Row(arrange=commits("Procfile", "#\n"), code=16, what="no process type", where="Procfile"),
     "a Procfile line that is none": Row(
         arrange=commits("Procfile", "web: true\n\nstart the app\n"), code=16,

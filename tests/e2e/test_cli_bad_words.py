@@ -94,12 +94,12 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 USAGE = {
-    "unknown option": (("release", "--wat"), "--wat"),
-    "missing value": (("release", "--message"), "--message"),
-    "missing argument": (("config", "set"), "NAME=VALUE"),
-    "one argument too many": (("rollback", "v1", "v2"), "v2"),
-    "unknown command": (("releas",), "releas"),
-    "unknown command of config": (("config", "sett"), "sett"),
+    "unknown option": (("release", "--wat"), "--wat", "gitrel release"),
+    "missing value": (("release", "--message"), "--message", "gitrel release"),
+    "missing argument": (("config", "set"), "NAME=VALUE", "gitrel config set"),
+    "one argument too many": (("rollback", "v1", "v2"), "v2", "gitrel rollback"),
+    "unknown command": (("releas",), "releas", "gitrel"),
+    "unknown command of config": (("config", "sett"), "sett", "gitrel config"),
 }
 
 
@@ -112,9 +112,9 @@ def test_bad_words(room: Room, name: str) -> None:
 def test_usage(room: Room, name: str) -> None:
     desk = room.desk()
     before = desk.snapshot()
-    words, named = USAGE[name]
+    words, named, helped = USAGE[name]
     done = desk.gitrel(*words, code=2)
-    assert re.fullmatch(rf"gitrel: .*{re.escape(named)}.*\n  next: `gitrel .* --help` .*\n", done.err)
+    assert re.fullmatch(rf"gitrel: .*{re.escape(named)}.*\n  next: `{re.escape(helped)} --help` .*\n", done.err)
     assert desk.gitrel(*words[:-1], "--json", words[-1], code=2).json["error"]["exit_code"] == 2
     assert desk.snapshot() == before
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from apps import Host, Shop, farm, host, shop
 from room import Done, run
+from schemas import faults
 
 __all__ = ["farm", "host", "shop"]  # fixtures
 
@@ -67,6 +68,7 @@ def test_a_release_that_fails_here(shop: Shops, host: Hosts) -> None:
         failed = server.gitrel("status", "--json", code=UNHEALTHY)
         assert "not healthy: v2 failed here" in failed.err
         document = json.loads(failed.out)
+        assert faults("status.json", [document]) == []
         assert (document["healthy"], list(document["failed"])) == (False, ["v2"])
         assert any("no such table" in line for line in document["logs"]["v2"])
         assert "| web.1 | no such table" in server.gitrel("status", code=UNHEALTHY).out
@@ -85,6 +87,7 @@ def test_what_should_run_is_not_up(shop: Shops, host: Hosts) -> None:
         found = server.gitrel("status", "--json", code=UNHEALTHY)
         assert "web.1" in found.json["problem"]
         assert found.json["supervisor"]["trouble"]
+        assert faults("status.json", [found.json]) == []
 
 
 def test_a_clock_that_was_set_back(shop: Shops, host: Hosts) -> None:

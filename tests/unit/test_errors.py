@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,18 @@ def test_the_drawing_is_the_tree() -> None:
     assert errors.__doc__
     drawn = re.findall(r"^    ([│├└─ ]*)(\w+) +(\d+) ", errors.__doc__, re.MULTILINE)
     assert [(name, len(branch) // 4, int(code)) for branch, name, code in drawn] == TREE
+
+
+def test_every_error_is_explained() -> None:
+    """docs/errors.md: the tree, a section each, with the exit code, what it means, why it happens and what to do."""
+    text = (Path(__file__).parents[2] / "docs/errors.md").read_text("utf-8")
+    sections = dict(section.split("\n", 1) for section in text.split("\n## ")[1:])
+    assert list(sections) == [name for name, _, _ in TREE]
+    for name, _, code in TREE:
+        body = sections[name]
+        assert f"Exit code {code}, {ExitCode(code).name}." in body, name
+        parts = re.findall(r"^- \*\*(It means|It happens|To do:)\*\* +(\S.{20,})", body, re.MULTILINE)
+        assert [part for part, _ in parts] == ["It means", "It happens", "To do:"], name
 
 
 def test_every_leaf_has_an_exit_code_of_its_own() -> None:
