@@ -313,8 +313,10 @@ class _Pull:
         wants = self._missing([*new.values(), *(oid for _, oid in approvals_in(self._theirs))])
         if wants:
             self._progress(f"fetching the records of {len(new)} new release{'s' if len(new) != 1 else ''}")
-            seen = self._state.seen
-            self._remote.fetch(self._quarantine, wants, haves=[seen.id.oid] if seen else [], filter_spec="tree:0")
+            haves = [self._state.seen.id.oid] if self._state.seen else []
+            # A first meeting without filter left nothing of what came before: whoever filters now must not count on it.
+            shallow = haves if self._repo.refs.get(str(self._ledger[Entry(1)])) is None else []
+            self._remote.fetch(self._quarantine, wants, haves=haves, shallow=shallow, filter_spec="tree:0")
 
     def _fetch_whole(self, releases: list[ObjectId]) -> None:
         """Release commits with their files, then the build and config records that they cite."""

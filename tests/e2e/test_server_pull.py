@@ -167,6 +167,9 @@ def test_a_first_meeting_with_ten_releases(filtering: bool, shop: Shops, host: H
     dev.release()
     assert server.gitrel("pull").out == "v13\n"
     assert (server.checkout("v13") / "text").read_text() == f"{dev.releases}\n"
+    dev.allow_filter()  # from now on, for those that met it without
+    dev.publish("rollback", "v3")
+    assert server.gitrel("pull").out == "v14\n"
     server.fsck()
 
 
