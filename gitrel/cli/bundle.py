@@ -50,7 +50,7 @@ def bundle(
             console.note(f"note: {verdict.entry} is {state}: {verdict.refusal.what}")
     what = f"{first}..{last}" if first < last else str(last)
     console.out(f"{output}: {what} of {now.trust.app}, {now.deploy}; {len(objects)} objects, {size(written)}")
-    console.note(f"it builds on v{after}" if after else "it builds on nothing: a server can be joined to it")
+    console.note(f"it builds on {after}" if after else "it builds on nothing: a server can be joined to it")
     console.note(f"next, on the server: gitrel pull {output.name}")
     console.result(
         file=str(output.absolute()),

@@ -22,7 +22,9 @@ def bundled(dev: Shop, *args: str) -> Path:
     """`gitrel bundle`; the file."""
     count = len(list(dev.desk.path.parent.glob("*.bundle")))
     path = dev.desk.path.parent / f"{count}.bundle"
-    dev.desk.gitrel("bundle", *args, "-o", str(path))
+    said = dev.desk.gitrel("bundle", *args, "-o", str(path)).err
+    first, dots, _ = "".join(args[:1]).partition("..")
+    assert (f"it builds on {first}\n" if first and dots else "it builds on nothing") in said
     return path
 
 
