@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from gitrel.cli.checkup import FAIL, OK, WARN, Line, Lines, of_clock, of_disk, of_hosting, of_remote, report
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer
-from gitrel.cli.doctor import FAIL, OK, WARN, Line, Lines, of_clock, of_disk, of_hosting, of_remote, report
 from gitrel.errors import ExitCode, FormatError, NotFound
 from gitrel.ids import TRUST, Ledger, parse_ref
 from gitrel.store import refspecs

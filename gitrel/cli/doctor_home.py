@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from gitrel.cli.checkup import OK, WARN, Line, Lines, of_clock, of_disk, of_remote, only_ours, report
 from gitrel.cli.console import Console
-from gitrel.cli.doctor import OK, WARN, Line, Lines, of_clock, of_disk, of_remote, only_ours, report
 from gitrel.cli.server import open_home, open_sources
 from gitrel.cli.status import duration
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, NotFound

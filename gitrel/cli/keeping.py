@@ -13,8 +13,8 @@ from pathlib import Path
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import pull_once, size, switch_to
 from gitrel.cli.running import parse_scale
-from gitrel.cli.server import open_home, open_sources
-from gitrel.errors import FormatError, LocalStateError, NotFound, UsageError
+from gitrel.cli.server import open_home, open_sources, tell_supervisor
+from gitrel.errors import FormatError, NotFound, UsageError
 from gitrel.format.manifest import RELEASE_PHASE, RunSpec
 from gitrel.format.procfile import PROCFILE
 from gitrel.ids import Entry, Ledger
@@ -25,22 +25,6 @@ from gitrel.run.resolve import candidates, verify_here
 from gitrel.run.sources import bring_from
 
 PATIENCE = 30.0  # seconds for a pull or prune that is under way
-
-
-def tell_supervisor(console: Console, home: Home) -> bool:
-    """Have the supervisor look at the state; whether one runs."""
-    try:
-        pid = report.tell(home, signal.SIGHUP)
-    except NotFound as error:
-        if home.locked("run"):
-            console.note(f"note: {error}; it looks by itself after its next pull")
-            return True
-        return False
-    except LocalStateError as error:
-        console.note(f"note: {error}; it looks by itself after its next pull")
-        return True
-    console.note(f"the supervisor (pid {pid}) was told")
-    return True
 
 
 def scale(console: Console, path: Path | None, words: list[str], reset: bool) -> None:

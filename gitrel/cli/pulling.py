@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
-from gitrel.cli.server import absolute, open_home, open_remote, open_sources
+from gitrel.cli.server import absolute, open_home, open_remote, open_sources, tell_supervisor
 from gitrel.cli.staleness import say_staleness
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, Locked, NotFound, Refused
 from gitrel.ids import Entry
@@ -166,8 +166,6 @@ def _pull_file(home: Home, console: Console, file: str) -> Pulled:
         console.note(f"reading {remote.safe_url}")
         pulled = pull_into(home, {file: remote}, now=time.time(), aside=True, progress=console.note)
     if pulled.new:
-        from gitrel.cli.keeping import tell_supervisor
-
         tell_supervisor(console, home)  # it polls elsewhere, if at all
     return pulled
 

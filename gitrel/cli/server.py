@@ -1,14 +1,18 @@
-"""What the server's commands share: the home, its remote and the mirrors of that."""
+"""What the server's commands share: the home, its remote and the mirrors of that, its supervisor."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from gitrel.cli.console import Console
+from gitrel.errors import LocalStateError, NotFound
+from gitrel.run import report
 from gitrel.run.home import Home
 from gitrel.store.limits import Limits
 from gitrel.store.remote import Remote
@@ -34,3 +38,19 @@ def open_sources(urls: Sequence[str], limits: Limits | None = None) -> Iterator[
 def absolute(url: str) -> str:
     """A path has to mean the same wherever `pull` runs."""
     return os.path.abspath(url) if url and ":" not in url else url
+
+
+def tell_supervisor(console: Console, home: Home) -> bool:
+    """Have the supervisor look at the state; whether one runs."""
+    try:
+        pid = report.tell(home, signal.SIGHUP)
+    except NotFound as error:
+        if home.locked("run"):
+            console.note(f"note: {error}; it looks by itself after its next pull")
+            return True
+        return False
+    except LocalStateError as error:
+        console.note(f"note: {error}; it looks by itself after its next pull")
+        return True
+    console.note(f"the supervisor (pid {pid}) was told")
+    return True

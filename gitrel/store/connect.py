@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,10 +12,8 @@ from pathlib import Path
 from gitrel.errors import RemoteError
 from gitrel.store.limits import Limits
 from gitrel.store.location import GitConfig, Location
+from gitrel.store.programs import be_free_of_limits, die_with_parent
 from gitrel.store.wire import Line, Meter, Stream, StreamLine, unreachable
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 # What git clears for a local transport, as `git rev-parse --local-env-vars` lists it.
 _OF_ANOTHER_REPOSITORY = {
@@ -135,7 +130,7 @@ def _program(argv: list[str], meter: Meter, env: Mapping[str, str], *, ours: boo
             stderr=subprocess.PIPE,
             bufsize=0,
             env=env,
-            preexec_fn=_die_with_parent if ours else be_free_of_limits,  # noqa: PLW1509  (one thread here)
+            preexec_fn=die_with_parent if ours else be_free_of_limits,  # noqa: PLW1509  (one thread here)
         )
     except OSError as error:
         raise RemoteError(
@@ -154,17 +149,6 @@ def _program(argv: list[str], meter: Meter, env: Mapping[str, str], *, ours: boo
             process.wait()
 
     return Stream(meter, reader, writer, errors=errors, close=close)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def be_free_of_limits() -> None:
-    """git and ssh bring their own; ours are measured for what this process does with hostile bytes."""
-    _die_with_parent()
-    for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU):
-        resource.setrlimit(kind, (resource.getrlimit(kind)[1],) * 2)
 
 
 def serve_upload_pack(path: str) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitrel.store.location import Location
+from gitrel.store.programs import be_free_of_limits
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,8 +51,6 @@ class Credentials:
         self._known = {}
 
     def _ask(self, what: str, fields: Mapping[str, str]) -> dict[str, str]:
-        from gitrel.store.connect import be_free_of_limits
-
         git = shutil.which("git", path=self.env.get("PATH", ""))
         if git is None:
             return {}
