@@ -197,7 +197,7 @@ def test_v01_a_file_that_is_missing(source: Repo, tmp: Path, name: str) -> None:
     source.git("commit", "-q", "-m", "gone")  # still in the work tree, as when somebody forgot to add it
     error = refused(source, tmp)
     assert isinstance(error, BadInput)
-    assert str(error) == f"{name}: missing"
+    assert str(error) == f"{name}: no {name}"
     assert "commit" in error.hint
 
 
@@ -205,7 +205,7 @@ def test_v01_a_link_in_the_source_is_not_copied(source: Repo, tmp: Path) -> None
     (source.path / "Procfile").rename(source.path / "Procfile.real")
     (source.path / "Procfile").symlink_to("Procfile.real")
     source.commit("link")
-    assert str(refused(source, tmp, command="mkdir dist", output="dist")) == "Procfile: missing"
+    assert str(refused(source, tmp, command="mkdir dist", output="dist")) == "Procfile: no Procfile"
 
 
 @pytest.mark.parametrize(
