@@ -48,7 +48,7 @@ GIT_CONFIG = """\
 
 # What a machine with only Python and git may lack; `.ci/run` installs all of it.
 _OPTIONAL = """
-    ab age age-keygen buildah chromium curl fcgiwrap fish git-lfs groff kubectl ldd mount nginx node npm
+    ab age age-keygen buildah chromium curl fcgiwrap fish git-lfs go groff kubectl ldd mount nginx node npm
     nsenter openssl ostree pkill setpriv skopeo ssh ssh-add ssh-agent ssh-keygen sshd strace systemctl
     systemd-analyze systemd-escape umoci umount unshare zsh
 """
@@ -68,6 +68,11 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(__file__).parents[1] / "gitrel", quiet=2)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`. Half of an end-to-end test's time is waiting for some process, a clock or a disk."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def find_program(name: str) -> str | None:
