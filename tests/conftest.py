@@ -48,7 +48,7 @@ GIT_CONFIG = """\
 
 # What a machine with only Python and git may lack; `.ci/run` installs all of it.
 _OPTIONAL = """
-    ab age age-keygen buildah chromium curl fcgiwrap fish git-lfs go groff kubectl ldd mount nginx node npm
+    ab age age-keygen buildah chromium curl fcgiwrap fish git-lfs gitolite go groff kubectl ldd mount nginx node npm
     nsenter openssl ostree pkill setpriv skopeo ssh ssh-add ssh-agent ssh-keygen sshd strace systemctl
     systemd-analyze systemd-escape umoci umount unshare zsh
 """

@@ -162,7 +162,7 @@ def start_servers(folder: Path) -> Iterator[Servers]:
     """The same without pytest, in an empty folder."""
     root = folder / "repositories"
     root.mkdir()
-    ports = {name: _free_port() for name in ("ssh", "git", "http", "https")}
+    ports = {name: free_port() for name in ("ssh", "git", "http", "https")}
     running = Servers(root=root, folder=folder, ports=ports)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_process(_sshd(folder, ports["ssh"]), folder))
@@ -232,7 +232,15 @@ def _process(argv: list[str], folder: Path) -> Iterator[None]:
             os.killpg(process.pid, signal.SIGKILL)  # fcgiwrap leaves its workers behind
 
 
-def _free_port() -> int:
+@contextlib.contextmanager
+def serving(argv: list[str], folder: Path, port: int) -> Iterator[None]:
+    """One more server, from when its port is open."""
+    with _process(argv, folder):
+        _await_port(port)
+        yield
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
