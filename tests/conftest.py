@@ -70,11 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(Path(__file__).parents[1] / "gitrel", quiet=2)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`. Half of an end-to-end test's time is waiting for some process, a clock or a disk."""
-    return 2 * (os.cpu_count() or 1)
-
-
 def find_program(name: str) -> str | None:
     """Its path; sbin is not on every PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")

@@ -33,7 +33,7 @@ from forked import FRESH, Forker
 ROOT = Path(__file__).parents[2]
 PROCFILE = "web: python3 app.py\nworker: python3 worker.py --queue mail\n"
 NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/")
-_PATIENCE = 100  # seconds for one command
+_PATIENCE = 250  # seconds for one command; some builds bring half a package index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from room import Desk, Done, Room, room, run
 
 __all__ = ["host", "room"]  # fixtures
 
-pytestmark = pytest.mark.timeout(300)  # frameworks come from package indexes
+pytestmark = pytest.mark.timeout(600)  # frameworks come from package indexes
 
 # The recipes say `python3`: the one that runs the tests, which has pip. And what these machines need to reach an index.
 BIN = str(Path(sys.executable).parent)
