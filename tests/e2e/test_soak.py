@@ -137,7 +137,7 @@ class Soak:
         self.runner.kill()
         self.runner.wait()
         self._server.await_unlocked()
-        assert of_home(str(self._server.path)) == []
+        assert of_home(str(self._server.path)) == [], self.said()
         self.start()
 
     def guardians(self) -> list[int]:
@@ -145,9 +145,15 @@ class Soak:
         return [pid for pid in map(int, children) if _name(pid) == "gitrel-guardian"]
 
     def kill_guardian(self) -> None:
+        """And wait for the next one: who kills both at one moment leaves what the next start finds."""
         with contextlib.suppress(OSError):
-            for pid in self.guardians():
+            before = self.guardians()
+            for pid in before:
                 os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + PATIENCE
+            while before and (not self.guardians() or self.guardians() == before):
+                assert time.monotonic() < deadline, self.said()
+                time.sleep(0.01)
 
     def take_remote_away(self) -> None:
         url = Path(self._dev.url)
