@@ -59,9 +59,13 @@ class GitrelError(Exception):
         self.why = why
         self.hint = hint
 
+    @property
+    def summary(self) -> str:
+        """What and why, for a reader who knows where."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}: {self.why}" if self.why else text
+        return f"{self.where}: {self.summary}" if self.where else self.summary
 
 
 class UsageError(GitrelError):

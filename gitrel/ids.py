@@ -262,6 +262,11 @@ class ApprovalRef:
 RefName = LedgerRef | BuildRef | ApprovalRef
 
 
+# What the refs of records begin with. Witnesses are many and small: they are mirrored where somebody asks for them.
+NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
+WITNESSES = ("refs/heartbeat/", "refs/receipts/")
+
+
 def parse_ref(name: str) -> RefName:
     """The one reading of a ref's full name. Raises `FormatError` for every other spelling (`v06`, `V6`, `6`)."""
     try:
@@ -283,3 +288,12 @@ def parse_ref(name: str) -> RefName:
     except FormatError as error:
         raise FormatError("not a ref of gitrel's", where=name[:200], why=error.what) from None
     raise FormatError("not a ref of gitrel's", where=name[:200])
+
+
+def names_record(name: str) -> bool:
+    """Whether a full ref name is that of a record."""
+    try:
+        parse_ref(name)
+    except FormatError:
+        return False
+    return True

@@ -6,7 +6,6 @@ Both are made of `gitrel.audit.result.Audit` alone, so either can be made again 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from gitrel.audit.codes import Code
@@ -22,6 +21,7 @@ from gitrel.audit.result import (
     Statement,
     TrustReport,
 )
+from gitrel.format.body import utc_text
 from gitrel.format.commit import Stamp
 from gitrel.format.envdir import Differences
 from gitrel.format.record import Cited, CitedRelease
@@ -86,8 +86,7 @@ def _signer(signer: Signer) -> dict[str, Any]:
 def _claimed(stamp: Stamp | None) -> dict[str, Any] | None:
     if stamp is None:
         return None
-    time = datetime.fromtimestamp(stamp.time, UTC).isoformat().replace("+00:00", "Z")
-    return {"time": time, "name": stamp.name, "email": stamp.email}
+    return {"time": utc_text(stamp.time), "name": stamp.name, "email": stamp.email}
 
 
 def _cited(cited: Cited | None) -> dict[str, Any] | None:

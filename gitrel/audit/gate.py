@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from gitrel.audit.places import RECORDS
 from gitrel.audit.witnesses import admit_witnesses
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import (
@@ -62,11 +63,6 @@ from gitrel.trust.walk import RecordReader, entries, load_trust, walk_builds, wa
 
 P = TypeVar("P", BuildRecord, ConfigRecord)
 
-NAMESPACES = (
-    *("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/"),
-    *("refs/heartbeat/", "refs/receipts/"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -113,7 +109,7 @@ def admit(
     """
     new: dict[RefName, ObjectId] = {}
     for update in updates:
-        if f"{update.ref}/".startswith(NAMESPACES):  # a ref called refs/trust would keep all others out
+        if f"{update.ref}/".startswith(RECORDS):  # a ref called refs/trust would keep all others out
             new[_created(update)] = _only_new(update)
     if not new:
         return []

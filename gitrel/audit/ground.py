@@ -100,8 +100,7 @@ class Ground:
         return raw
 
     def _damaged(self, ref: str, oid: ObjectId, error: LocalStateError, check: int) -> Key:
-        what = f"object {oid}: {error.what}" + (f": {error.why}" if error.why else "")
-        return self.findings.add(Code.DAMAGED_OBJECT, ref, what, about=oid, check=check)
+        return self.findings.add(Code.DAMAGED_OBJECT, ref, f"object {oid}: {error.summary}", about=oid, check=check)
 
     def refuse(self, refusal: Refused, ref: str, oid: ObjectId, raw: bytes, signed: Signed[AnyRecord] | None) -> Key:
         """The finding that a refusal is."""
@@ -125,11 +124,10 @@ class Ground:
             about = part
         elif refusal.check == Check.POSITION and signed is not None and (fork := self._fork(signed)):
             code, evidence = Code.FORK, (fork.oid, oid)
-        what = f"{refusal.what}: {refusal.why}" if refusal.why else refusal.what
         who = self.who(signed) if signed is not None and code is not Code.BAD_SIGNATURE else ""
         hint = refusal.hint if code is Code.PENDING else ""
         return self.findings.add(
-            code, ref, what, about=about, check=refusal.check, who=who, evidence=evidence, advice=hint
+            code, ref, refusal.summary, about=about, check=refusal.check, who=who, evidence=evidence, advice=hint
         )
 
     def _cause(self, refusal: Refused, signed: Signed[AnyRecord] | None) -> Key | None:

@@ -144,8 +144,8 @@ def _refused_trust(
     if refusal.check == Check.APP and entry == 1:
         key = ground.findings.add(Code.WRONG_PIN, ref, refusal.why, about=oid, check=3, evidence=(oid,))
     elif refusal.check in (Check.TRUST_CHAIN, Check.PREVIOUS) and ground.objects.failed is None:
-        what = f"{refusal.what}: {refusal.why}" if refusal.why else refusal.what
-        key = ground.findings.add(Code.TRUST_BROKEN, ref, what, about=oid, check=refusal.check, evidence=(oid,))
+        what, check = refusal.summary, refusal.check
+        key = ground.findings.add(Code.TRUST_BROKEN, ref, what, about=oid, check=check, evidence=(oid,))
     else:
         key = ground.refuse(refusal, ref, oid, raw, signed)
     chain.broken = chain.broken or key

@@ -42,7 +42,7 @@ def _approval(ground: Ground, ref: ApprovalRef, oid: ObjectId, people: dict[KeyI
         ground.findings.add(code, name, f"{error.what}: {oid}", about=oid, check=2)
         why = ""
     except (FormatError, Refused) as error:
-        why = f"{error.what}: {error.why}" if error.why else error.what
+        why = error.summary
     if why:
         ground.findings.add(Code.VOID_APPROVAL, name, why, about=name, who=people.get(ref.key, ""), evidence=(oid,))
     counts = approval is not None and not why
@@ -133,5 +133,5 @@ def _foreign(ground: Ground, name: str, oid: ObjectId, refusal: Refused, who: st
     if cause is not None:
         ground.findings.rest_on(cause, name)
     else:
-        what = f"{refusal.what}: {refusal.why}" if refusal.why else refusal.what
-        ground.findings.add(Code.FOREIGN_BUILD, name, what, about=oid, check=refusal.check, who=who, evidence=(oid,))
+        what, check = refusal.summary, refusal.check
+        ground.findings.add(Code.FOREIGN_BUILD, name, what, about=oid, check=check, who=who, evidence=(oid,))

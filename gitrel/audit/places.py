@@ -16,13 +16,10 @@ from pathlib import Path
 from gitrel.audit.codes import Code
 from gitrel.audit.findings import Findings
 from gitrel.errors import FormatError, LocalStateError
-from gitrel.ids import ObjectId, RefName, parse_ref
+from gitrel.ids import NAMESPACES, WITNESSES, ObjectId, RefName, parse_ref
 from gitrel.store.repository import Repository
 
-NAMESPACES = (
-    *("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/"),
-    *("refs/heartbeat/", "refs/receipts/"),
-)
+RECORDS = (*NAMESPACES, *WITNESSES)  # where every kind of record lies
 _REPLACE = "refs/replace/"
 _PACKED = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (refs/[^\n]+)")
 _MAX_FILE = 512 * 1024 * 1024  # bytes of packed-refs: over a million refs
@@ -82,7 +79,7 @@ def sort_refs(found: Mapping[str, ObjectId], findings: Findings) -> dict[RefName
     """The refs of records among them; the others of our namespaces are strays."""
     refs: dict[RefName, ObjectId] = {}
     for name, oid in sorted(found.items()):
-        if f"{name}/".startswith(NAMESPACES):
+        if f"{name}/".startswith(RECORDS):
             try:
                 refs[parse_ref(name)] = oid
             except FormatError as error:
@@ -110,7 +107,7 @@ def _loose(
     if top.is_symlink():
         findings.add(Code.LINKED_REFS, "refs", f"a link to {os.readlink(top)}", check=2)
         return
-    for folder in (*(name.rstrip("/") for name in NAMESPACES), _REPLACE.rstrip("/")):
+    for folder in (*(name.rstrip("/") for name in RECORDS), _REPLACE.rstrip("/")):
         yield from _below(repo, folder, findings, damaged)
 
 

@@ -242,9 +242,7 @@ def _node(source: Source) -> Recipe | None:
     lock = source.has("package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock")
     builds = isinstance(scripts.get("build"), str)
     title, web, output = _node_web(source, package, needed, builds)
-    command = _node_command(
-        source, lock, builds, prune=output == "."
-    )  # another folder has nothing of it if needed or lock or builds else None
+    command = _node_command(source, lock, builds, prune=output == ".")  # another folder has nothing of it
     assumed = [f"what it needs is in {lock} ([build] command)"] if lock else []
     if needed and not lock:
         assumed.append("there is no lock file, so that two builds may differ: commit one")
@@ -254,7 +252,7 @@ def _node(source: Source) -> Recipe | None:
         kind=", ".join(filter(None, ("Node", lock, title))),
         command=command,
         output=output,
-        pass_env=("NPM_CONFIG_REGISTRY", "NPM_CONFIG_CACHE") if command else (),
+        pass_env=("NPM_CONFIG_REGISTRY", "NPM_CONFIG_CACHE"),
         writable=(".next/cache",) if title == "Next" else (),
         env={} if output != "." else {"NODE_ENV": "production"},
         web=web,

@@ -123,9 +123,7 @@ def _opened(console: Console, place: Place) -> Iterator[tuple[Developer, TrustCh
             signed = counting(dev, named_build(dev, chain, place.build))
             contents = _contents(dev, signed)
         else:
-            release = named_release(console, read_ledger(dev), place.release).release
-            if release is None:
-                raise AssertionError("a good verdict has a release")
+            release = named_release(console, read_ledger(dev), place.release).runnable
             contents = with_objects(dev, [release], lambda: _contents(dev, release.build))
         yield dev, chain, contents
 

@@ -24,7 +24,7 @@ from gitrel.audit.document import as_json, as_sarif
 from gitrel.audit.findings import Findings
 from gitrel.audit.memory import Memory, read_memory, remember, write_memory
 from gitrel.audit.page.whole import as_html
-from gitrel.audit.places import NAMESPACES, check_folder, look
+from gitrel.audit.places import RECORDS, check_folder, look
 from gitrel.audit.reading import AuditedObjects
 from gitrel.audit.result import Audit, Standing
 from gitrel.audit.survey import Scope, survey
@@ -35,8 +35,8 @@ from gitrel.cli.developer import parse_argument, parse_entry
 from gitrel.cli.server import open_remote
 from gitrel.errors import ExitCode, FormatError, LocalStateError, NotFound, Refused, UsageError
 from gitrel.format.record import BuildRecord, parse_record_as
-from gitrel.format.tree import parse_tree
-from gitrel.ids import PRODUCTION, TRUST, Deploy, Entry, ObjectFormat, ObjectId, Sha256, parse_ref
+from gitrel.ids import PRODUCTION, TRUST, Deploy, Entry, ObjectFormat, ObjectId, Sha256, names_record
+from gitrel.store.differ import read_folder
 from gitrel.store.durable import replace_file
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import FilterUnsupported, Remote
@@ -151,7 +151,7 @@ def _other_host(url: str | None) -> tuple[str, Mapping[str, ObjectId]] | None:
         with _local(Path(url)) as repo:
             return url, look(repo, Findings()).names
     with open_remote(url) as remote:
-        return remote.safe_url, remote.list(NAMESPACES)
+        return remote.safe_url, remote.list(RECORDS)
 
 
 def _local(path: Path, *, discover: bool = False) -> Repository:
@@ -177,10 +177,10 @@ def _opened(console: Console, wanted: Wanted) -> Iterator[Audited]:
 
 def _fetched(console: Console, remote: Remote, folder: Path, wanted: Wanted) -> Iterator[Audited]:
     """Everything that the remote's refs of records name, in a repository of our own."""
-    prefixes = [*NAMESPACES, *(_SOURCES if wanted.rebuild is not None else ())]
+    prefixes = [*RECORDS, *(_SOURCES if wanted.rebuild is not None else ())]
     theirs = remote.list(prefixes)
     fmt = ObjectFormat.of(next(iter(theirs.values()))) if theirs else ObjectFormat.SHA1
-    wants = {name: oid for name, oid in theirs.items() if name.startswith(_SOURCES) or _is_record(name)}
+    wants = {name: oid for name, oid in theirs.items() if name.startswith(_SOURCES) or names_record(name)}
     with Repository.init_bare(folder / "repo.git", fmt) as repo:
         with Quarantine(repo, folder / "quarantine") as quarantine:
             _fetch(console, remote, quarantine, wants, ledger_only=wanted.ledger_only)
@@ -202,14 +202,6 @@ def _fetch(
         except FilterUnsupported:
             console.note("note: this host cannot leave files out; everything is fetched, and files are not checked")
     remote.fetch(quarantine, rest)
-
-
-def _is_record(name: str) -> bool:
-    try:
-        parse_ref(name)
-    except FormatError:
-        return False
-    return True
 
 
 def _refusal(found: Audit) -> Refused | None:
@@ -270,8 +262,7 @@ def _build_tree(objects: AuditedObjects, build: ObjectId) -> ObjectId:
         record = parse_record_as(BuildRecord, objects.read(build, "commit"), objects.format)
     except FormatError as error:
         raise LocalStateError("not a build record", where=build, why=str(error)) from None
-    top = {each.name: each for each in parse_tree(objects.read(record.tree, "tree"), objects.format)}
-    return top[BUILD_FOLDER].oid
+    return read_folder(objects, record.tree)[BUILD_FOLDER].oid
 
 
 def _print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:

@@ -164,7 +164,7 @@ def bisect(
         with room(Path(tempfile.gettempdir()), ends[1].id.oid) as folder:
             command = _Command(dev=dev, argv=argv, folder=folder)
             for end, result in ((0, Result.GOOD), (-1, Result.BAD)):
-                command.results[_build_tree(dev, _release(tried[end]))] = result
+                command.results[_build_tree(dev, tried[end].runnable)] = result
             if len(command.results) == 1:
                 raise UsageError(
                     f"{ends[0].entry} and {ends[1].entry} have the same files",
@@ -173,14 +173,8 @@ def bisect(
                     hint=f"`gitrel diff {ends[0].entry} {ends[1].entry}` shows whether their config differs",
                 )
             while (number := search.next()) is not None:
-                search.tell(number, command.test(_release(tried[number]), len(search.left)))
+                search.tell(number, command.test(tried[number].runnable, len(search.left)))
         return _report(dev, [tried[number] for number in (search.good, *search.suspects)], command.steps)
-
-
-def _release(verdict: Verdict) -> ChainedRelease:
-    if verdict.release is None:
-        raise ValueError(f"{verdict.entry} may not run")
-    return verdict.release
 
 
 def _build_tree(dev: Developer, release: ChainedRelease) -> ObjectId:

@@ -35,9 +35,7 @@ def blame(
 ) -> None:
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
         now = read_ledger(dev)
-        asked = named_release(console, now, name).release
-        if asked is None:  # `named_release` raises for what may not run
-            raise ValueError("a release that may not run")
+        asked = named_release(console, now, name).runnable
         releases = [each.release for each in now.verdicts if each.release is not None and each.entry <= asked.entry]
         parts = tuple(part for part in path.split("/") if part not in ("", "."))
         try:

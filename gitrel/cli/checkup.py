@@ -18,14 +18,13 @@ from gitrel.cli.console import Console
 from gitrel.cli.pulling import size
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, NotFound, RemoteError
 from gitrel.ids import ObjectFormat
-from gitrel.store.location import GitConfig
+from gitrel.store.location import GitConfig, is_true
 from gitrel.store.remote import Remote
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _SPARE = 1 << 30  # bytes free, below which it is worth a word
 _NOTHING = 64 << 20  # below which the next release does not fit
 _AHEAD = 300  # seconds that a record may be ahead of this clock
-_TRUE = ("true", "yes", "on", "1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,7 @@ def of_hosting(folder: Path, env: dict[str, str]) -> Lines:
     """A repository of this machine that others push to."""
     config = GitConfig(folder if (folder / "config").is_file() else folder / ".git", env)
     for key in ("denyDeletes", "denyNonFastForwards"):
-        if (config.get(("receive",), key) or "").lower() not in _TRUE:
+        if not is_true(config.get(("receive",), key)):
             hint = f"`git -C {folder} config receive.{key} true`"
             yield Line(
                 check="hosting", state=WARN, said=f"receive.{key} is off: whoever pushes may move refs", hint=hint

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +139,8 @@ def _newest_tree(repo: Repository, kind: str, deploy: str = "production") -> byt
 
 def _trust(git: Path) -> dict[str, Any]:
     """The newest trust.toml."""
+    import tomllib
+
     from gitrel.format.tree import parse_tree
 
     with _opened(git) as repo:

@@ -104,9 +104,7 @@ def diff(
 
 def compare_releases(dev: Developer, old: Verdict, new: Verdict) -> Difference:
     """Raises `Refused`, `NotFound`, `LocalStateError` for what cannot be read, or is not the signed one."""
-    before, after = (each.release for each in (old, new))
-    if before is None or after is None:  # `Standing.good` raises for what may not run
-        raise ValueError("a release that may not run")
+    before, after = old.runnable, new.runnable
     try:
         return with_objects(dev, [before, after], lambda: _compare(dev, old, new, before, after))
     except FormatError as error:

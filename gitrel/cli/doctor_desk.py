@@ -8,10 +8,9 @@ from pathlib import Path
 from gitrel.cli.checkup import FAIL, OK, WARN, Line, Lines, of_clock, of_disk, of_hosting, of_remote, report
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer
-from gitrel.errors import ExitCode, FormatError, NotFound
-from gitrel.ids import TRUST, Ledger, parse_ref
+from gitrel.errors import ExitCode, NotFound
+from gitrel.ids import NAMESPACES, TRUST, Ledger, names_record
 from gitrel.store import refspecs
-from gitrel.store.workspace import NAMESPACES
 from gitrel.trust.walk import entries
 
 
@@ -55,7 +54,7 @@ def _remote(dev: Developer) -> Lines:
     yield from of_remote("remote", remote, dev.repo.format, push=True)
     if remote.folder is not None:
         yield from of_hosting(remote.folder, dict(dev.env))
-    theirs = {name: oid for name, oid in remote.list(NAMESPACES).items() if _is_ours(name)}
+    theirs = {name: oid for name, oid in remote.list(NAMESPACES).items() if names_record(name)}
     ours = dev.workspace.refs()
     forked = [name for name, oid in theirs.items() if ours.get(name, oid) != oid]
     if forked:
@@ -66,13 +65,6 @@ def _remote(dev: Developer) -> Lines:
     if ahead or behind:
         said = f"{behind} records there that are not here yet, {ahead} here that are not there"
         yield Line(check="remote", state=OK, said=f"{said}; the next command brings both to one state")
-
-
-def _is_ours(name: str) -> bool:
-    try:
-        return bool(parse_ref(name))
-    except FormatError:
-        return False
 
 
 def _refspecs(dev: Developer, name: str) -> Lines:

@@ -25,11 +25,12 @@ from gitrel.export.records import collect, read_claim
 from gitrel.export.systemd import ROOT, Plan, per_process, supervised
 from gitrel.format.manifest import MANIFEST, RELEASE_PHASE
 from gitrel.format.procfile import PROCFILE
-from gitrel.format.tree import Node, parse_tree
+from gitrel.format.tree import Node
 from gitrel.release.cut import Standing
 from gitrel.run.home import Home
 from gitrel.run.layout import Layout, base_environment
 from gitrel.run.resolve import candidates, verify_here
+from gitrel.store.differ import read_folder
 from gitrel.store.durable import disk_error, make_folders, replace_file
 from gitrel.trust.content import bind_trees
 from gitrel.trust.ledger import ChainedRelease
@@ -148,16 +149,14 @@ def chosen(dev: Developer, entry: str | None) -> tuple[Standing, ChainedRelease,
     """The ledger, the release of that name (None: the newest), and its build, all of it verified."""
     dev.sync()
     now = dev.standing()
-    release = named_release(dev.console, now, entry).release
-    if release is None:
-        raise AssertionError("a good verdict has a release")
+    release = named_release(dev.console, now, entry).runnable
     return now, release, verify_files(dev.repo, release).build
 
 
 def app_files(dev: Developer, build: Node) -> list[bytes]:
     """The build's Procfile and gitrel.toml."""
-    top = {each.name: each.oid for each in parse_tree(dev.repo.read(build.oid, "tree"), dev.repo.format)}
-    return [dev.repo.read(top[name], "blob") for name in (PROCFILE, MANIFEST)]
+    top = read_folder(dev.repo, build.oid)
+    return [dev.repo.read(top[name].oid, "blob") for name in (PROCFILE, MANIFEST)]
 
 
 def _platform() -> str:

@@ -13,7 +13,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from gitrel.audit.gate import NAMESPACES, Layered, Update, admit, parse_updates
+from gitrel.audit.gate import Layered, Update, admit, parse_updates
+from gitrel.audit.places import RECORDS
 from gitrel.cli.console import Console
 from gitrel.cli.developer import parse_argument
 from gitrel.errors import Refused
@@ -43,7 +44,7 @@ def _admit(console: Console, updates: list[Update], pin: str | None) -> None:
         if incoming is not None:
             layers.insert(0, stack.enter_context(Repository(home.path, None, home.format, Path(incoming).absolute())))
         refs: dict[str, ObjectId] = {}
-        for prefix in NAMESPACES:
+        for prefix in RECORDS:
             refs |= home.refs.list(prefix)
         configured = GitConfig(home.path, os.environ).get(("gitrel",), "trust")
         stated = pin or configured

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.missing import with_objects
 from gitrel.cli.naming import named_entry, read_ledger
 from gitrel.errors import ExitCode, NotFound, Refused
+from gitrel.format.body import utc_text
 from gitrel.format.commit import Stamp
 from gitrel.format.envdir import Differences, compare, plain_values, secret_names
 from gitrel.format.procfile import PROCFILE, parse_procfile
@@ -75,7 +76,7 @@ def local_time(stamp: Stamp) -> str:
 
 
 def utc_time(stamp: Stamp) -> str:
-    return datetime.fromtimestamp(stamp.time, UTC).isoformat().replace("+00:00", "Z")
+    return utc_text(stamp.time)
 
 
 def show(

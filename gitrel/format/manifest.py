@@ -139,7 +139,7 @@ class TomlTable:
         try:
             return read(value)
         except FormatError as error:
-            raise self._error(key, f"{error.what}: {error.why}" if error.why else error.what) from None
+            raise self._error(key, error.summary) from None
 
     def table(self, key: str) -> TomlTable | None:
         value = self.optional(key, _table)

@@ -18,11 +18,11 @@ from itertools import islice
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused, RemoteError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import ReleaseRecord, parse_record, parse_record_as
-from gitrel.format.tree import parse_tree
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.home import Home
 from gitrel.run.life import Life
 from gitrel.run.state import Refusal, State
+from gitrel.store.differ import read_folder
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import FilterUnsupported, Remote
 from gitrel.store.repository import Repository
@@ -134,7 +134,7 @@ def _asked(repo: Repository, release: ObjectId) -> tuple[float | None, bool]:
     try:
         oid = parse_record_as(ReleaseRecord, repo.read(release, "commit"), repo.format).tree
         for name in (BUILD_FOLDER, MANIFEST):
-            oid = {each.name: each.oid for each in parse_tree(repo.read(oid, "tree"), repo.format)}[name]
+            oid = read_folder(repo, oid)[name].oid
         manifest = parse_manifest(repo.read(oid, "blob"))
     except (FormatError, NotFound, KeyError):
         return None, False

@@ -122,6 +122,11 @@ def _without_user(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url)
 
 
+def is_true(value: str | None) -> bool:
+    """Whether a setting of git's, or a variable of the environment that it reads so, is on (git-config(1), Values)."""
+    return (value or "").lower() in ("true", "yes", "on", "1")
+
+
 class GitConfig:
     """git's configuration as git reads it: environment, repository, user, system (git-config(1))."""
 
@@ -214,7 +219,7 @@ def _config_files(repository: Path | None, env: Mapping[str, str]) -> Iterator[P
     elif home:
         yield Path(home) / ".gitconfig"
         yield Path(env.get("XDG_CONFIG_HOME") or Path(home) / ".config") / "git" / "config"
-    if env.get("GIT_CONFIG_NOSYSTEM", "").lower() not in ("1", "true", "yes", "on"):
+    if not is_true(env.get("GIT_CONFIG_NOSYSTEM")):
         yield Path(env.get("GIT_CONFIG_SYSTEM") or "/etc/gitconfig")
 
 

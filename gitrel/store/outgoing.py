@@ -14,21 +14,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 from gitrel.errors import NotFound
-from gitrel.ids import ObjectId
+from gitrel.ids import NAMESPACES, WITNESSES, ObjectId
 from gitrel.store.ingest import read_parents
 from gitrel.store.packfile import NUMBERS, entry_header
 from gitrel.store.repository import Repository
 
-HAVE_PREFIXES = (
-    "refs/heads/",
-    "refs/trust/",
-    "refs/config/",
-    "refs/builds/",
-    "refs/releases/",
-    "refs/approvals/",
-    "refs/heartbeat/",
-    "refs/receipts/",
-)
+HAVE_PREFIXES = ("refs/heads/", *NAMESPACES, *WITNESSES)
 _NEWEST = 2  # records of each ledger whose trees are compared
 _HEADS = 16
 _LEDGER_REF = re.compile(r"(refs/(?:trust|config|releases)/(?:[^/]+/)?)v([0-9]{1,9})")

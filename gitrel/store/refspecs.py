@@ -5,8 +5,8 @@ Without a `+`: what was fetched once is not replaced by something that does not 
 
 from __future__ import annotations
 
-from gitrel.store.location import GitConfig
-from gitrel.store.workspace import NAMESPACES
+from gitrel.ids import NAMESPACES
+from gitrel.store.location import GitConfig, is_true
 
 REFSPECS = tuple(f"{namespace}*:{namespace}*" for namespace in NAMESPACES)
 
@@ -28,5 +28,5 @@ def forced(config: GitConfig, remote: str) -> list[str]:
 
 def prunes(config: GitConfig, remote: str) -> bool:
     """Whether a fetch deletes here what the remote has not, or has no more: a build that was not pushed yet, say."""
-    value = config.get(("remote", remote), "prune") or config.get(("fetch",), "prune") or "false"
-    return value.lower() in ("true", "yes", "on", "1")
+    own = config.get(("remote", remote), "prune")
+    return is_true(own or config.get(("fetch",), "prune"))

@@ -12,20 +12,17 @@ from pathlib import Path
 
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import BuildRecord, parse_record
-from gitrel.ids import ApprovalRef, BuildRef, ObjectId, parse_ref
+from gitrel.ids import NAMESPACES, ApprovalRef, BuildRef, ObjectId, names_record, parse_ref
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
-
-NAMESPACES = ("refs/trust/", "refs/config/", "refs/builds/", "refs/releases/", "refs/approvals/")
-WITNESSES = ("refs/heartbeat/", "refs/receipts/")  # many and small: mirrored where somebody asks for them
 
 Judge = Callable[[Mapping[str, ObjectId], Repository], None]
 """Looks at all refs as they would be, and at the repository that has their objects; raises if they will not do."""
 
 
 class Workspace:
-    """`remote` None: numbers are handed out by this repository alone. `also`: of `WITNESSES`."""
+    """`remote` None: numbers are handed out by this repository alone. `also`: of `ids.WITNESSES`."""
 
     def __init__(self, repo: Repository, remote: Remote | None, also: tuple[str, ...] = ()) -> None:
         self.repo = repo
@@ -50,7 +47,7 @@ class Workspace:
         if self.remote is None:
             return []
         ours = self.refs()
-        theirs = {name: oid for name, oid in self.remote.list(self._namespaces).items() if _is_ours(name)}
+        theirs = {name: oid for name, oid in self.remote.list(self._namespaces).items() if names_record(name)}
         for name, oid in theirs.items():
             if ours.get(name, oid) != oid:
                 raise Refused(
@@ -98,7 +95,7 @@ class Workspace:
                 hint="whoever runs the remote must remove that ref; nothing can follow it",
             )
         if self.remote is not None:
-            ours = {name: oid for name, oid in self.refs().items() if name not in self._theirs and _is_ours(name)}
+            ours = {name: oid for name, oid in self.refs().items() if name not in self._theirs and names_record(name)}
             behind = {name: oid for name, oid in ours.items() if not _misnamed(name, oid, self.repo)}
             self.remote.push(self.repo, {**behind, **refs})
             self._theirs |= {**behind, **refs}
@@ -106,14 +103,6 @@ class Workspace:
 
     def _scratch(self) -> Path:
         return self.repo.path / "gitrel"
-
-
-def _is_ours(name: str) -> bool:
-    try:
-        parse_ref(name)
-    except FormatError:
-        return False
-    return True
 
 
 def _misnamed(name: str, oid: ObjectId, objects: Repository) -> str:

@@ -84,6 +84,13 @@ class Verdict:
         """Refused only because too few people signed so far: it, or its build or config record."""
         return self.refusal is not None and self.refusal.check == Check.THRESHOLD
 
+    @property
+    def runnable(self) -> ChainedRelease:
+        """The release, of a verdict that is known to be good. Raises `ValueError` for any other."""
+        if self.release is None:
+            raise ValueError(f"{self.entry} may not run")
+        return self.release
+
 
 def _never(_: RecordId) -> bool:
     return False

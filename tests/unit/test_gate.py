@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gitrel.audit.gate import NAMESPACES, Layered, Update, admit, parse_updates
+from gitrel.audit.gate import Layered, Update, admit, parse_updates
+from gitrel.audit.places import RECORDS
 from gitrel.errors import FormatError, NotFound, Refused
 from gitrel.ids import Kind, ObjectFormat, ObjectId
 from gitrel.store.repository import Repository
@@ -79,7 +80,7 @@ def test_stray_names(name: str) -> None:
     assert caught.value.where == name
 
 
-@pytest.mark.parametrize("prefix", NAMESPACES)
+@pytest.mark.parametrize("prefix", RECORDS)
 def test_never_moved_or_deleted(prefix: str) -> None:
     for name in (f"{prefix}v1", f"{prefix}latest"):
         for old, new, what in ((ONE, TWO, "replaced"), (ONE, ONE, "replaced"), (ONE, None, "deleted")):
@@ -91,7 +92,7 @@ def test_never_moved_or_deleted(prefix: str) -> None:
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=40), st.booleans())
 def test_other_refs_are_nobodys_business(name: str, deleted: bool) -> None:
     for ref in (f"refs/heads/{name}", f"refs/tags/v1{name}", f"refs/release/{name}", f"refs/trusted/{name}", name):
-        if not f"{ref}/".startswith(NAMESPACES):
+        if not f"{ref}/".startswith(RECORDS):
             assert push(Update(ref, ONE, None if deleted else TWO)) == []
 
 
