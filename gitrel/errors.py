@@ -59,6 +59,10 @@ class GitrelError(Exception):
         self.why = why
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled without `__init__`, whose keywords pickle would not know."""
+        return _bare, (type(self), *self.args), vars(self)
+
     @property
     def summary(self) -> str:
         """What and why, for a reader who knows where."""
@@ -66,6 +70,10 @@ class GitrelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.summary}" if self.where else self.summary
+
+
+def _bare(kind: type[GitrelError], *args: object) -> GitrelError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(GitrelError):

@@ -26,6 +26,7 @@ from pathlib import Path
 from gitrel.errors import BuildFailed, NotFound
 from gitrel.format.provenance import redact_urls, strip_credentials
 from gitrel.ids import ObjectId
+from gitrel.store.programs import die_with_parent
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"  # git-lfs, docs/spec.md
 TAIL = 20  # lines of a program's output that an error shows
@@ -73,6 +74,7 @@ class Git:
                 capture_output=True,
                 check=False,
                 umask=0o022 if self.exact else -1,
+                preexec_fn=die_with_parent,  # the next build clears what a killed one left, and nobody may be at it
             )
         except FileNotFoundError:
             raise BuildFailed("git is not installed", hint="install git, or put it into PATH") from None
@@ -81,7 +83,8 @@ class Git:
         """What it prints. Raises `BuildFailed` with git's last lines."""
         done = self.attempt(*args)
         if done.returncode:
-            raise BuildFailed(failed, where=where, why=last_lines(done.stderr), hint=hint)
+            why = last_lines(done.stderr) if done.returncode > 0 else f"git was killed by signal {-done.returncode}"
+            raise BuildFailed(failed, where=where, why=why, hint=hint)
         return done.stdout
 
     def line(self, *args: str) -> str | None:

@@ -21,6 +21,7 @@ there, gets a room with a random name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -283,7 +284,11 @@ def _is_same(lock: int, folder: Path) -> bool:
 
 def _clear(stale: Path) -> None:
     kill_leftovers(home=stale / "home", temp=stale / "tmp")
-    remove_tree(stale)
+    try:
+        remove_tree(stale)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # somebody who outlived the build is still at it
+            raise
 
 
 def remove_tree(folder: Path) -> None:

@@ -56,14 +56,14 @@ def encode_tree(entries: Iterable[TreeEntry]) -> bytes:
 def parse_tree(raw: bytes, fmt: ObjectFormat) -> tuple[TreeEntry, ...]:
     """Read a tree object. Raises `FormatError` for other modes, unsafe names, disorder, duplicates, torn bytes."""
     entries: list[TreeEntry] = []
-    names: set[str] = set()
-    at = 0
+    names: set[bytes] = set()
+    at, length, width = 0, len(raw), fmt.raw_length
     previous = b""
-    while at < len(raw):
+    while at < length:
         space = raw.find(b" ", at, at + 7)
         nul = raw.find(b"\0", space + 1) if space > 0 else -1
-        end = nul + 1 + fmt.raw_length
-        if nul < 0 or end > len(raw):
+        end = nul + 1 + width
+        if nul < 0 or end > length:
             raise FormatError("tree is cut short or has bytes that are no entry", why=f"at byte {at}")
         mode = _MODES.get(raw[at:space])
         if mode is None:
@@ -71,20 +71,25 @@ def parse_tree(raw: bytes, fmt: ObjectFormat) -> tuple[TreeEntry, ...]:
                 f"mode {raw[at:space].decode('latin-1')!r} in a tree",
                 why="only 40000, 100644, 100755 and 120000",
             )
-        name = check_name(raw[space + 1 : nul])
-        entry = TreeEntry(mode, name, ObjectId.from_raw(raw[nul + 1 : end]))
-        if name in names:
+        key = raw[space + 1 : nul]
+        name = check_name(key)
+        if key in names:
             raise FormatError(f"{name!r} stands twice in a tree")
-        key = entry.sort_key
+        names.add(key)
+        if mode is Mode.DIRECTORY:
+            key += b"/"
         if key <= previous and entries:
             raise FormatError("tree is not sorted", why=f"at {name!r}")
         if mode is Mode.SYMLINK and is_dot_name(name, "gitmodules", _NTFS_GITMODULES):
             raise FormatError(f"{name!r} is a symbolic link")
-        names.add(name)
         previous = key
-        entries.append(entry)
+        entries.append(TreeEntry(mode, name, ObjectId.from_raw(raw[nul + 1 : end])))
         at = end
     return tuple(entries)
+
+
+# Most names, and none of these means anything to a filesystem: they begin with no dot and end with none.
+_PLAIN = re.compile(rb"[A-Za-z0-9_@+-](?:[A-Za-z0-9_.@+-]{0,253}[A-Za-z0-9_@+-])?")
 
 
 @lru_cache(8192)  # a build has `index.js` and `__init__.py` in every other folder
@@ -93,6 +98,8 @@ def check_name(raw: bytes) -> str:
 
     Raises `FormatError` with the reason.
     """
+    if _PLAIN.fullmatch(raw):
+        return raw.decode("ascii")
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:

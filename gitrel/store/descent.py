@@ -37,8 +37,17 @@ class Folder:
         return "/".join(reversed(parts))
 
 
+def folder_at(path: str, known: dict[str, Folder]) -> Folder:
+    """The folder of a path below the top, for who gets paths and no folders; those of `known` are the same again."""
+    folder = known.get(path)
+    if folder is None:
+        above, _, name = path.rpartition("/")
+        folder = known[path] = Folder(name, folder_at(above, known) if name else None)
+    return folder
+
+
 class Descent:
-    """Where somebody is in a folder whose descriptor is `top`. A thread has its own. Raises `OSError`."""
+    """Where somebody is in a folder whose descriptor is `top`. Raises `OSError`."""
 
     def __init__(self, top: int) -> None:
         self._way: list[Folder | None] = [None]

@@ -16,7 +16,6 @@ import os
 import secrets
 import stat
 import struct
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -45,9 +44,9 @@ class Deflated(NamedTuple):
 
 
 class Spooled(NamedTuple):
-    """The same of a big object, in a file without a name; `PackWriter.put` closes it."""
+    """The same of a big object, in a file, which `PackWriter.put` deletes."""
 
-    entry: BinaryIO
+    entry: Path
     crc: int
 
 
@@ -59,7 +58,8 @@ def deflate(kind: Kind, data: bytes) -> Deflated:
 class PackWriter:
     """A new pack. Use it as a context manager: what `finish` has not published is gone afterwards.
 
-    `lacks` and `spool` may be called from any thread, the rest from one. Every method raises `LocalStateError`.
+    A forked process may use `lacks`, which then knows what was there when it was forked, and `spool`. Every method
+    raises `LocalStateError`.
     """
 
     def __init__(self, repo: Repository) -> None:
@@ -69,21 +69,17 @@ class PackWriter:
         self._entries: dict[bytes, tuple[int, int]] = {}  # raw id -> offset, CRC-32
         self._stem = f"{_TEMPORARY}{secrets.token_hex(8)}"
         self._file: BinaryIO | None = None
-        self._spools = contextlib.ExitStack()
         self._at = 0
 
     def __enter__(self) -> PackWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(OSError):  # flushing into a full disk; nobody will read them
-            self._spools.close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # flushing into a full disk; the file goes anyway
                 self._file.close()
-        for suffix in (".pack", ".idx"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._aside(suffix))
+        for path in self._folder.glob(f"{self._stem}*"):
+            path.unlink(missing_ok=True)
 
     def lacks(self, oid: ObjectId) -> bool:
         """Whether the object is neither in the repository nor in this pack yet."""
@@ -99,25 +95,27 @@ class PackWriter:
     def spool(self, kind: Kind, size: int, pieces: Iterable[bytes]) -> Spooled:
         """Deflate an object that is too big for memory, for `put`."""
         make_folders(self._folder)
-        crc = 0
+        path, crc = self._aside(f".{secrets.token_hex(8)}"), 0
         try:
-            made = tempfile.TemporaryFile(dir=self._folder, prefix=_TEMPORARY)  # noqa: SIM115  (closed by `__exit__`)
-            file = self._spools.enter_context(made)
-            for part in _deflated_parts(kind, size, pieces):
-                file.write(part)
-                crc = zlib.crc32(part, crc)
-            file.seek(0)
+            with open(_create(path), "wb") as file:
+                for part in _deflated_parts(kind, size, pieces):
+                    file.write(part)
+                    crc = zlib.crc32(part, crc)
         except OSError as error:
             raise disk_error(error, self._folder) from error
-        return Spooled(file, crc)
+        return Spooled(path, crc)
 
     def put(self, oid: ObjectId, made: Deflated | Spooled) -> None:
         """Append an object whose id the caller computed. A second copy is dropped."""
         if isinstance(made, Deflated):
             self._put(oid, (made.entry,), made.crc)
             return
-        with made.entry as file:
-            self._put(oid, iter(lambda: file.read(PIECE), b""), made.crc)
+        try:
+            with open(made.entry, "rb") as file:
+                self._put(oid, iter(lambda: file.read(PIECE), b""), made.crc)
+            made.entry.unlink()
+        except OSError as error:
+            raise disk_error(error, made.entry) from error
 
     def put_pieces(self, oid: ObjectId, kind: Kind, size: int, pieces: Iterable[bytes]) -> None:
         """Append an object in pieces that add up to `size` bytes and hash to `oid`; both are the caller's

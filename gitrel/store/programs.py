@@ -1,4 +1,4 @@
-"""What a program that the transfer child starts gets: git, ssh, a credential helper. For `preexec_fn`s."""
+"""What a process that gitrel starts for itself gets: git, ssh, a credential helper. For `preexec_fn`s."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A folder read by descriptors, hashed, and handed to a sink; the engine below `snapshot` and `hash_folder`.
 
 Nothing is followed: the top folder and every folder below it are opened with O_NOFOLLOW, relative to the one
-above. One thread walks, reads what is small, and takes results; others read, hash and deflate what is big. Results
-are taken in the order of the walk, so what the sink gets is the same each time, and how far the others may be ahead
-is bounded in bytes. A file over `WHOLE` is hashed first and deflated in a second pass, into a file, if it is new.
+above. One process walks and takes results; others read, hash and deflate (`gitrel.store.workers`). Results are taken
+in the order of the walk, so what the sink gets is the same each time, and how far the others may be ahead is bounded
+in bytes. A file over `WHOLE` is hashed first and deflated in a second pass, into a file, if it is new.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import contextlib
 import os
 import re
 import stat
-import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from gitrel.errors import BuildFailed, FormatError
 from gitrel.format.tree import Mode, Node, TreeEntry, check_name, encode_tree, parse_tree
 from gitrel.ids import Kind, ObjectFormat, ObjectId
-from gitrel.store.descent import Descent, Folder, open_folder
+from gitrel.store.descent import Descent, Folder, folder_at, open_folder
 from gitrel.store.objects import PIECE, WHOLE
 from gitrel.store.pack import Deflated, Spooled, deflate
-from gitrel.store.threads import HEAVY, Share, in_order
 from gitrel.store.twin import Child, Ids, ObjectHash, child, ids_of, tree_of
+from gitrel.store.workers import Share, in_order
 
 _SHARE = 1024 * 1024  # bytes that are read and taken at a time
 _AHEAD = 32 * _SHARE  # what was read and is not taken yet
@@ -60,7 +59,7 @@ class TreeLimits:
 
 
 class Sink(Protocol):
-    """Where the objects go; `PackWriter` is one. `lacks` and `spool` are called from several threads."""
+    """Where the objects go; `PackWriter` is one. `lacks` and `spool` are called in forked processes, too."""
 
     def lacks(self, oid: ObjectId) -> bool: ...
     def spool(self, kind: Kind, size: int, pieces: Iterator[bytes]) -> Spooled: ...
@@ -89,18 +88,32 @@ class _Folder(Folder):
         self.length: int = above.length + len(name) + 1 if above is not None else 0  # of its path, and a slash
 
 
+_State: TypeAlias = tuple[int, ...]  # see `_state`
+
+
+class _File(NamedTuple):
+    """A file or link as the walk saw it."""
+
+    name: bytes
+    mode: int
+    size: int
+    state: _State
+
+
 class _Leaf(NamedTuple):
     folder: _Folder
-    name: bytes
-    info: os.stat_result
+    file: _File
 
 
 class _Read(NamedTuple):
-    """A file or link that was read. `made` is there if the blob is new."""
+    """What a file or link is. `made` is there if the blob is new."""
 
-    leaf: _Leaf
     ids: Ids
     made: Deflated | Spooled | None = None
+
+
+_Steps: TypeAlias = list[_Leaf | _Folder]
+_Task: TypeAlias = list[tuple[str, list[_File]]]  # files by the paths of their folders, in the order of the walk
 
 
 class FolderReading:
@@ -128,8 +141,8 @@ class FolderReading:
         self._limits, self._skip_git, self._checkout = limits, skip_git, checkout
         self._entries = self.files = self.size = 0
         self._said: list[str] = []
-        self._local = threading.local()
-        self._opened = contextlib.ExitStack()
+        self._made: set[bytes] = set()
+        self._folders: dict[str, Folder] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -139,31 +152,37 @@ class FolderReading:
     def run(self) -> Node:
         """The folder's ids. Raises `BuildFailed`, naming the path; what the sink raises."""
         ids = None
-        shares = in_order(self._shares(), self._read_all, ahead=_AHEAD)
-        with self._opened, contextlib.closing(shares):
-            for share, heavy, light in shares:
-                reads = {True: iter(heavy), False: iter(light)}
-                for step in share.steps:
-                    ids = self._leave(step) if isinstance(step, _Folder) else self._take(next(reads[_is_heavy(step)]))
+        with self._descent() as descent:
+            shares = in_order(self._shares(), lambda task: self._read_all(task, descent), ahead=_AHEAD)
+            with contextlib.closing(shares):
+                for steps, reads in shares:
+                    found = iter(reads)
+                    for step in steps:
+                        ids = self._leave(step) if isinstance(step, _Folder) else self._take(step, next(found))
         if ids is None:
             raise BuildFailed("the walk ended early", where=self._where)
         return ids.node()
 
-    def _shares(self) -> Iterator[Share[_Leaf | _Folder]]:
-        share = Share[_Leaf | _Folder]([], [], [], 0)
+    def _shares(self) -> Iterator[Share[_Steps, _Task]]:
+        steps: _Steps = []
+        task: _Task = []
         size = cost = 0
         with self._descent() as descent:
+            here = None
             for step in self._walk(descent):
-                share.steps.append(step)
+                steps.append(step)
                 size += _STEP
                 if isinstance(step, _Leaf):
-                    (share.heavy if _is_heavy(step) else share.light).append(step)
-                    size += step.info.st_size
-                    cost += min(step.info.st_size, WHOLE)
+                    if step.folder is not here:
+                        here = step.folder
+                        task.append((here.path(), []))
+                    task[-1][1].append(step.file)
+                    size += step.file.size
+                    cost += min(step.file.size, WHOLE)
                 if size >= _SHARE:
-                    yield share._replace(cost=cost + _STEP * len(share.steps))
-                    share, size, cost = Share([], [], [], 0), 0, 0
-        yield share
+                    yield Share(steps, task, cost + _STEP * len(steps))
+                    steps, task, size, cost, here = [], [], 0, 0, None
+        yield Share(steps, task, cost + _STEP * len(steps))
 
     def _descent(self) -> Descent:
         try:
@@ -192,7 +211,7 @@ class FolderReading:
                 stack.append((below, self._names_in(below, descent)))
             else:
                 self._check_file(folder, name, info)
-                yield _Leaf(folder, name, info)
+                yield _Leaf(folder, _File(name, info.st_mode, info.st_size, _state(info)))
 
     def _names_in(self, folder: _Folder, descent: Descent) -> Iterator[bytes]:
         try:
@@ -258,79 +277,83 @@ class FolderReading:
         except FormatError as error:
             raise BuildFailed(error.what, where=self._full(folder, name), why="git refuses it") from None
 
-    def _read_all(self, leaves: list[_Leaf | _Folder]) -> list[_Read]:
-        descent = getattr(self._local, "descent", None)
-        if descent is None:
-            descent = self._local.descent = self._opened.enter_context(self._descent())
-        return [self._read(leaf, descent) for leaf in leaves if isinstance(leaf, _Leaf)]
+    def _read_all(self, task: _Task, descent: Descent) -> list[_Read]:
+        return [
+            self._read(folder, file, descent)
+            for path, files in task
+            for folder in [folder_at(path, self._folders)]
+            for file in files
+        ]
 
-    def _read(self, leaf: _Leaf, descent: Descent) -> _Read:
-        folder, name, info = leaf
+    def _read(self, folder: Folder, file: _File, descent: Descent) -> _Read:
         try:
             above = descent.to(folder)
-            if stat.S_ISLNK(info.st_mode):
-                data = os.readlink(name, dir_fd=above)
-            elif info.st_size > WHOLE:
-                return self._read_big(leaf, above)
+            if stat.S_ISLNK(file.mode):
+                data = os.readlink(file.name, dir_fd=above)
+            elif file.size > WHOLE:
+                return self._read_big(folder, file, above)
             else:
-                data = self._content(leaf, above)
+                data = self._content(folder, file, above)
         except OSError as error:
-            raise self._failed(error, folder, name) from error
+            raise self._failed(error, folder, file.name) from error
         ids = ids_of("blob", data, self._format)
-        if self._sink is None or not self._sink.lacks(ObjectId.from_raw(ids.oid)):
-            return _Read(leaf, ids)
-        return _Read(leaf, ids, deflate("blob", data))
+        return _Read(ids, deflate("blob", data) if self._is_new(ids) else None)
 
-    def _content(self, leaf: _Leaf, above: int) -> bytes:
+    def _is_new(self, ids: Ids) -> bool:
+        """Whether the sink lacks a blob; what this process has made already, it will get."""
+        if self._sink is None or ids.oid in self._made or not self._sink.lacks(ObjectId.from_raw(ids.oid)):
+            return False
+        self._made.add(ids.oid)
+        return True
+
+    def _content(self, folder: Folder, file: _File, above: int) -> bytes:
         """The file's bytes: exactly as many as the walk saw, of a file that is the same before and after."""
-        fd = os.open(leaf.name, _FILE, dir_fd=above)
+        fd = os.open(file.name, _FILE, dir_fd=above)
         try:
-            data = os.read(fd, leaf.info.st_size + 1)
-            if len(data) != leaf.info.st_size or _state(os.fstat(fd)) != _state(leaf.info):
-                raise self._changed(leaf)
+            data = os.read(fd, file.size + 1)
+            if len(data) != file.size or _state(os.fstat(fd)) != file.state:
+                raise self._changed(folder, file)
         finally:
             os.close(fd)
         return data
 
-    def _read_big(self, leaf: _Leaf, above: int) -> _Read:
-        size, sink = leaf.info.st_size, self._sink
-        digest = ObjectHash("blob", size, self._format)
-        for piece in self._pieces(leaf, above):
+    def _read_big(self, folder: Folder, file: _File, above: int) -> _Read:
+        digest = ObjectHash("blob", file.size, self._format)
+        for piece in self._pieces(folder, file, above):
             digest.update(piece)
         ids = digest.ids()
-        if sink is None or not sink.lacks(ObjectId.from_raw(ids.oid)):
-            return _Read(leaf, ids)
-        return _Read(leaf, ids, sink.spool("blob", size, self._again(leaf, above, ids)))
+        if self._sink is None or not self._is_new(ids):
+            return _Read(ids)
+        return _Read(ids, self._sink.spool("blob", file.size, self._again(folder, file, above, ids)))
 
-    def _again(self, leaf: _Leaf, above: int, ids: Ids) -> Iterator[bytes]:
-        digest = ObjectHash("blob", leaf.info.st_size, ObjectFormat.SHA256)  # one will do: the file was the same
+    def _again(self, folder: Folder, file: _File, above: int, ids: Ids) -> Iterator[bytes]:
+        digest = ObjectHash("blob", file.size, ObjectFormat.SHA256)  # one will do: the file was the same
         try:
-            for piece in self._pieces(leaf, above):
+            for piece in self._pieces(folder, file, above):
                 digest.update(piece)
                 yield piece
         except OSError as error:  # or it would be taken for one of the store's
-            raise self._failed(error, leaf.folder, leaf.name) from error
+            raise self._failed(error, folder, file.name) from error
         if digest.ids().sha256 != ids.sha256:
-            raise self._changed(leaf)
+            raise self._changed(folder, file)
 
-    def _pieces(self, leaf: _Leaf, above: int) -> Iterator[bytes]:
+    def _pieces(self, folder: Folder, file: _File, above: int) -> Iterator[bytes]:
         """As `_content`, in pieces."""
-        with open(os.open(leaf.name, _FILE, dir_fd=above), "rb", buffering=0) as file:
-            left = leaf.info.st_size
-            while piece := file.read(min(left + 1, PIECE)):
+        with open(os.open(file.name, _FILE, dir_fd=above), "rb", buffering=0) as opened:
+            left = file.size
+            while piece := opened.read(min(left + 1, PIECE)):
                 left -= len(piece)
                 if left < 0:
                     break
                 yield piece
-            if left or _state(os.fstat(file.fileno())) != _state(leaf.info):
-                raise self._changed(leaf)
+            if left or _state(os.fstat(opened.fileno())) != file.state:
+                raise self._changed(folder, file)
 
-    def _take(self, read: _Read) -> Ids:
-        leaf, ids, made = read
-        leaf.folder.children.append(child(_mode(leaf.info), leaf.name, ids))
-        if self._sink is not None and made is not None:
-            self._sink.put(ObjectId.from_raw(ids.oid), made)
-        return ids
+    def _take(self, leaf: _Leaf, read: _Read) -> Ids:
+        leaf.folder.children.append(child(_mode(leaf.file), leaf.file.name, read.ids))
+        if self._sink is not None and read.made is not None:
+            self._sink.put(ObjectId.from_raw(read.ids.oid), read.made)
+        return read.ids
 
     def _leave(self, folder: _Folder) -> Ids:
         raw, ids = tree_of(folder.children, self._format)
@@ -341,31 +364,27 @@ class FolderReading:
             folder.above.children.append(child(Mode.DIRECTORY, os.fsencode(folder.name), ids))
         return ids
 
-    def _full(self, folder: _Folder, name: bytes = b"") -> str:
+    def _full(self, folder: Folder, name: bytes = b"") -> str:
         """A path for people; bytes that are no UTF-8 are escaped."""
         path = folder.path(os.fsdecode(name))
         whole = f"{self._where}/{path}" if path else self._where
         return os.fsencode(whole).decode("utf-8", "backslashreplace")
 
-    def _failed(self, error: OSError, folder: _Folder, name: bytes = b"") -> BuildFailed:
+    def _failed(self, error: OSError, folder: Folder, name: bytes = b"") -> BuildFailed:
         return _unreadable(error, self._full(folder, name))
 
-    def _changed(self, leaf: _Leaf) -> BuildFailed:
-        where = self._full(leaf.folder, leaf.name)
+    def _changed(self, folder: Folder, file: _File) -> BuildFailed:
+        where = self._full(folder, file.name)
         return BuildFailed("changed while it was read", where=where, hint="stop what writes there, and try again")
 
 
-def _is_heavy(leaf: _Leaf) -> bool:
-    return leaf.info.st_size >= HEAVY
-
-
-def _mode(info: os.stat_result) -> Mode:
-    if stat.S_ISLNK(info.st_mode):
+def _mode(file: _File) -> Mode:
+    if stat.S_ISLNK(file.mode):
         return Mode.SYMLINK
-    return Mode.EXECUTABLE if info.st_mode & stat.S_IXUSR else Mode.FILE
+    return Mode.EXECUTABLE if file.mode & stat.S_IXUSR else Mode.FILE
 
 
-def _state(info: os.stat_result) -> tuple[int, ...]:
+def _state(info: os.stat_result) -> _State:
     """What a change of a file's content or mode changes (inode(7)); setting back mtime still moves ctime."""
     return info.st_mode, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 

@@ -1,7 +1,7 @@
 """A plan written out into a fresh folder: folders, links to an older checkout's files, then the other files.
 
 Blobs come in the order in which they lie in their packs, so a disk reads on; each is inflated once, hashed once, and
-written to every place that it has. Several threads, each with its own way down (`gitrel.store.descent`).
+written to every place that it has. Several processes do it (`gitrel.store.workers`), each with its own way down.
 
 A file of an older checkout may have been changed by whoever runs there, and a link to it changes the very time that
 would tell. So nothing about it is believed: first all links are made, then every linked file is read through its new
@@ -15,9 +15,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -29,8 +28,8 @@ from gitrel.store.descent import Descent, open_folder
 from gitrel.store.durable import TICK
 from gitrel.store.objects import PIECE, WHOLE, Stored
 from gitrel.store.plan import Layout, Place, Plan, check_kind, content, damaged, mismatch
-from gitrel.store.threads import HEAVY, Share, in_order
 from gitrel.store.twin import Ids, ObjectHash, ids_of
+from gitrel.store.workers import Share, in_order
 
 FILE_TIME = 315_619_200  # 1980-01-02T00:00:00Z: in 1980 in every time zone
 
@@ -90,43 +89,34 @@ class Writing:
         linked = self._link(layout.same, base) if base is not None else []
         done = set(linked)
         self._write([*layout.new, *(place for place in layout.same if place not in done)])
-        shares = _shares(((place, self._size(place)) for place in linked), HEAVY)
-        self._write([place for wrong in self._each(shares, self._hash_linked) for place in wrong])
+        self._write(self._hash_linked(linked))
 
-    def _each(self, shares: Iterable[Share[T]], work: Callable[[list[T], Descent], R]) -> Iterator[R]:
-        """What `work` makes of each part of each share; a thread goes down on its own."""
-        local, opened = threading.local(), contextlib.ExitStack()
+    def _each(self, items: Sequence[T], size: Callable[[T], int], work: Callable[[T, Descent], R]) -> Iterator[R]:
+        """What `work` makes of each of them, about a megabyte at a time; `size` in bytes."""
+        with Descent(self._top) as descent:
 
-        def go(share: list[T]) -> R:
-            if not hasattr(local, "descent"):
-                local.descent = opened.enter_context(Descent(self._top))
-            return work(share, local.descent)
+            def go(part: slice) -> list[R]:
+                return [work(item, descent) for item in items[part]]
 
-        with opened, contextlib.closing(in_order(shares, go, ahead=_AHEAD)) as results:
-            for _, heavy, light in results:
-                yield heavy
-                yield light
+            with contextlib.closing(in_order(_shares(map(size, items)), go, ahead=_AHEAD)) as results:
+                for _, found in results:
+                    yield from found
 
     def _write(self, places: list[Place]) -> None:
-        blobs: dict[ObjectId, list[Place]] = {}
+        by_oid: dict[ObjectId, list[Place]] = {}
         for place in places:
-            blobs.setdefault(place.oid, []).append(place)
-        in_order_of_packs = _in_pack_order(self._plan, blobs)
-        shares = _shares(
-            ((blob, blob.stored.size) for blob in in_order_of_packs), 0
-        )  # to make a file is the kernel's work
-        for made in self._each(shares, self._write_blobs):
-            self._sha256.update(made)
+            by_oid.setdefault(place.oid, []).append(place)
+        blobs = list(_in_pack_order(self._plan, by_oid))
+        made = self._each(blobs, lambda blob: blob.stored.size * len(blob.places), self._write_blob)
+        for blob, sha256 in zip(blobs, made, strict=True):
+            self._sha256[blob.stored.oid] = sha256
 
-    def _write_blobs(self, blobs: list[_Blob], descent: Descent) -> dict[ObjectId, bytes]:
-        made = {}
-        for blob in blobs:
-            oid = blob.stored.oid
-            ids = self._write_whole(blob, descent) if blob.stored.size <= WHOLE else self._write_big(blob, descent)
-            if ids.oid != oid.raw:
-                raise mismatch(oid)
-            made[oid] = ids.sha256
-        return made
+    def _write_blob(self, blob: _Blob, descent: Descent) -> bytes:
+        """Its SHA-256 id, raw."""
+        ids = self._write_whole(blob, descent) if blob.stored.size <= WHOLE else self._write_big(blob, descent)
+        if ids.oid != blob.stored.oid.raw:
+            raise mismatch(blob.stored.oid)
+        return ids.sha256
 
     def _write_whole(self, blob: _Blob, descent: Descent) -> Ids:
         data = content(blob.stored, "blob", blob.room)
@@ -169,44 +159,52 @@ class Writing:
         except OSError:
             return []
         try:
-            with Descent(fd) as theirs, Descent(self._top) as ours:
-                return [place for place in places if _link_one(place, theirs, ours)]
+            with Descent(fd) as theirs:
+                done = self._each(places, lambda _: 0, lambda place, ours: _link_one(place, theirs, ours))
+                return [place for place, linked in zip(places, done, strict=True) if linked]
         finally:
             os.close(fd)
 
-    def _hash_linked(self, places: list[Place], descent: Descent) -> list[Place]:
+    def _hash_linked(self, places: list[Place]) -> list[Place]:
         """Those of the linked files that are not what the tree says, after their links are gone again."""
         wrong = []
-        for place in places:
-            above = descent.to(place.folder)
-            with contextlib.suppress(OSError):  # a FIFO, a link, a file that cannot be read
-                if self._is_as_said(place, above):
-                    continue
-            os.unlink(place.name, dir_fd=above)
-            wrong.append(place)
+        for place, found in zip(places, self._each(places, self._size, self._hash_link), strict=True):
+            if found is None:
+                wrong.append(place)
+            else:
+                sha256, inode, ctime = found
+                self._sha256[place.oid] = sha256
+                self.linked[inode] = ctime
         return wrong
+
+    def _hash_link(self, place: Place, descent: Descent) -> tuple[bytes, int, int] | None:
+        """The SHA-256 id of a linked file, its inode, and its ctime; None, and no link any more, if it is another."""
+        above = descent.to(place.folder)
+        with contextlib.suppress(OSError):  # a FIFO, a link, a file that cannot be read
+            if found := self._as_said(place, above):
+                return found
+        os.unlink(place.name, dir_fd=above)
+        return None
 
     def _size(self, place: Place) -> int:
         return self._plan.blobs[place.oid].size
 
-    def _is_as_said(self, place: Place, above: int) -> bool:
+    def _as_said(self, place: Place, above: int) -> tuple[bytes, int, int] | None:
         size = self._size(place)
         fd = os.open(place.name, _READ, dir_fd=above)
         try:
             info = os.fstat(fd)
             rights = stat.S_IFREG | _RIGHTS[place.mode]
             if (info.st_mode, info.st_uid, info.st_size, info.st_mtime_ns) != (rights, os.geteuid(), size, _NS[1]):
-                return False
+                return None
             _let_pass(info.st_ctime_ns)
             ids = _hash_file(fd, size, self._format)
             after = os.fstat(fd)
         finally:
             os.close(fd)
         if ids is None or ids.oid != place.oid.raw or after.st_ctime_ns != info.st_ctime_ns:
-            return False
-        self._sha256[place.oid] = ids.sha256
-        self.linked[info.st_ino] = info.st_ctime_ns
-        return True
+            return None
+        return ids.sha256, info.st_ino, info.st_ctime_ns
 
 
 def _in_pack_order(plan: Plan, blobs: dict[ObjectId, list[Place]]) -> Iterator[_Blob]:
@@ -217,17 +215,16 @@ def _in_pack_order(plan: Plan, blobs: dict[ObjectId, list[Place]]) -> Iterator[_
         yield _Blob(stored, end - stored.body if end is not None else None, blobs[stored.oid])
 
 
-def _shares(sized: Iterable[tuple[T, int]], heavy: int) -> Iterator[Share[T]]:
-    """Cut what comes with its size into shares of about a megabyte; `heavy` bytes are heavy."""
-    share = Share[T]([], [], [], 0)
-    size = 0
-    for each, bytes_of_it in sized:
-        (share.heavy if bytes_of_it >= heavy else share.light).append(each)
-        size += bytes_of_it + _STEP
+def _shares(sizes: Iterator[int]) -> Iterator[Share[None, slice]]:
+    """Cut what has these sizes into shares of about a megabyte."""
+    start, stop, size = 0, 0, 0
+    for stop, each in enumerate(sizes, 1):
+        size += each + _STEP
         if size >= _SHARE:
-            yield share._replace(cost=size)
-            share, size = Share([], [], [], 0), 0
-    yield share
+            yield Share(None, slice(start, stop), size)
+            start, size = stop, 0
+    if stop > start:
+        yield Share(None, slice(start, stop), size)
 
 
 def _pieces(stored: Stored) -> Iterator[bytes]:

@@ -6,6 +6,8 @@ What is timed is the work on files. Starting Python is not part of it.
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from gitrel.store import builds
 from gitrel.store.checkout import Base, stage_checkout
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
+from gitrel.store.workers import WORKERS
 from gitrel.trust.walk import load_trust, walk_releases
 
 
@@ -82,12 +85,18 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    before = time.process_time()
+    before = _processor()
     found = FUNCTIONS[sys.argv[1]](**json.loads(sys.argv[2]))
-    cpu = time.process_time() - before
+    cpu = _processor() - before
     # VmHWM, not ru_maxrss: that one remembers the process which this one was forked from (proc(5), getrusage(2))
-    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    print(json.dumps({**found, "cpu": cpu, "peak": peak}))
+    own = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    workers = WORKERS * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(json.dumps({**found, "cpu": cpu, "peak": (own + workers) / 1024}))
+
+
+def _processor() -> float:
+    """Seconds, of the workers, too."""
+    return sum(os.times()[:4])
 
 
 if __name__ == "__main__":

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import select
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import gitrel
 from gitrel.build.stage import remove_tree, room
 from gitrel.ids import ObjectId
 
@@ -74,3 +80,48 @@ def test_folders_without_write_permission_are_removed(tmp_path: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not tree.exists()
     assert tmp_path.exists()
+
+
+def test_a_room_in_which_somebody_is_still_at_work_is_left_for_later(tmp_path: Path) -> None:
+    """A program that outlived a killed build makes files while they are deleted."""
+    busy = tmp_path / f"gitrel-build-{COMMIT}"
+    child = os.fork()
+    if child == 0:
+        while True:
+            with contextlib.suppress(OSError):
+                busy.mkdir()
+            with contextlib.suppress(OSError):
+                (busy / "file").touch()
+    try:
+        while not busy.exists():
+            os.sched_yield()
+        for _ in range(20):
+            with room(tmp_path, COMMIT) as folder:
+                assert folder.is_dir()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+HASHES = """
+import os, sys
+from pathlib import Path
+from gitrel.build.checkout import Git
+Git(Path(sys.argv[1]), os.environ).attempt("hash-object", "--no-filters", "fifo")
+"""
+
+
+def test_git_ends_with_the_build_that_started_it(tmp_path: Path) -> None:
+    """Or it would go on writing into a room that the next build clears."""
+    os.mkfifo(tmp_path / "fifo")
+    command = [sys.executable, "-c", HASHES, str(tmp_path)]
+    with (
+        subprocess.Popen(command, cwd=Path(gitrel.__file__).parents[1]) as build,
+        (tmp_path / "fifo").open("wb"),  # git has opened it, too, and waits for what is in it
+    ):
+        watch = os.pidfd_open(int(Path(f"/proc/{build.pid}/task/{build.pid}/children").read_text()))
+        build.kill()
+        poll = select.poll()
+        poll.register(watch, select.POLLIN)
+        assert poll.poll(10_000), "git is still there"
+    os.close(watch)

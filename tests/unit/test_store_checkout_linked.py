@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_store_checkout import SHA1, look, room
 from test_store_snapshot import PLANS, Plan, fresh, make
+from workers_support import shared_out
 
-import gitrel
 from gitrel.format.tree import Mode, Node, blob_node, directory_node
 from gitrel.ids import ObjectFormat
 from gitrel.store import builds
@@ -44,15 +44,17 @@ def slow_node(folder: Path, fmt: ObjectFormat) -> Node:
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-@given(first=PLANS, second=PLANS)
+@given(first=PLANS, second=PLANS, spread=st.booleans())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_fast_ways_and_the_slow_one_agree(room: Path, fmt: ObjectFormat, first: Plan, second: Plan) -> None:
+def test_the_fast_ways_and_the_slow_one_agree(
+    room: Path, fmt: ObjectFormat, first: Plan, second: Plan, spread: bool
+) -> None:
     """Snapshot, checkout, checkout beside another tree: modes, links, empty folders, odd names and all."""
     room = fresh(room / f"linked-{fmt}")
     both = {**first, **second, "big": BIG, "same": first, "mode": (b"m", True)}
     before = make(room / "before", {**first, "big": BIG, "same": first, "mode": (b"m", False)})
     after = make(room / "after", both)
-    with Repository.init_bare(room / "r.git", fmt) as repo:
+    with shared_out(spread), Repository.init_bare(room / "r.git", fmt) as repo:
         old, new = snapshot(before, repo).node, snapshot(after, repo).node
         assert (old, new) == (slow_node(before, fmt), slow_node(after, fmt))
         with stage_checkout(repo, old.oid, room) as staged:
@@ -187,11 +189,13 @@ TAMPERED: Mapping[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("spread", [False, True], ids=["alone", "workers"])
 @pytest.mark.parametrize("how", TAMPERED)
-def test_a_tampered_file_never_comes_through_a_link(shelf: Shelf, how: str) -> None:
+def test_a_tampered_file_never_comes_through_a_link(shelf: Shelf, how: str, spread: bool) -> None:
     first = shelf.put(PLAN)
     TAMPERED[how](shelf.path / first.oid)
-    second = shelf.put(NEXT, first)
+    with shared_out(spread):
+        second = shelf.put(NEXT, first)
     folder = shelf.path / second.oid
     assert slow_node(folder, SHA1) == second
     assert (folder / "a").stat().st_mode & 0o7777 == 0o444
@@ -256,28 +260,15 @@ def test_without_a_base_that_can_be_linked_all_is_written(shelf: Shelf, base: st
             subprocess.run(["umount", str(folder)], check=True)
 
 
-THREADS = """
-import sys, threading
-from pathlib import Path
-from gitrel.ids import ObjectId
-from gitrel.store.checkout import stage_checkout
-from gitrel.store.repository import Repository
-with Repository.open(Path(sys.argv[1])) as repo:
-    stage_checkout(repo, ObjectId(sys.argv[2]), Path(sys.argv[3])).discard()
-print(threading.active_count())
-"""
-
-
-def test_no_thread_and_no_descriptor_is_left(shelf: Shelf) -> None:
-    """Who forks afterwards has one thread."""
+@pytest.mark.parametrize("spread", [False, True], ids=["alone", "workers"])
+def test_no_descriptor_and_no_process_is_left(shelf: Shelf, spread: bool) -> None:
     first = shelf.put(PLAN)
-    shelf.stage(NEXT, first).discard()  # a pack stays open once it was read
-    before = os.listdir("/proc/self/fd")
-    shelf.stage(NEXT, first).discard()
+    with shared_out(spread):
+        shelf.stage(NEXT, first).discard()  # a pack stays open once it was read
+        before = os.listdir("/proc/self/fd")
+        shelf.stage(NEXT, first).discard()
     assert len(os.listdir("/proc/self/fd")) == len(before)
-    command = [sys.executable, "-c", THREADS, str(shelf.path.parent / "r.git"), first.oid, str(shelf.path)]
-    root = Path(gitrel.__file__).parents[1]
-    assert subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.split() == [b"1"]
+    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == ""
 
 
 def test_a_switch_looks_at_nothing_in_the_folder_and_a_start_at_everything(shelf: Shelf) -> None:

@@ -7,10 +7,9 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,6 @@ from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.objects import PIECE, ObjectReader
 from gitrel.store.pack import PackWriter, deflate
 from gitrel.store.repository import Repository
-from gitrel.store.threads import Share, in_order
 from gitrel.store.twin import ObjectHash, ids_of
 
 FORMATS = list(ObjectFormat)
@@ -197,7 +195,6 @@ import os, signal, sys
 from pathlib import Path
 from gitrel.store.pack import PackWriter
 from gitrel.store.repository import Repository
-from gitrel.store.threads import Share, in_order
 from gitrel.store.twin import ObjectHash, ids_of, tree_of, child
 call, at = sys.argv[2], int(sys.argv[3])
 real, seen = getattr(os, call), 0
@@ -257,46 +254,6 @@ def test_an_entry_is_a_header_and_a_stream(kind: str, size: int) -> None:
     assert ["commit", "tree", "blob", "tag"][(entry[0] >> 4 & 7) - 1] == kind
     assert zlib.decompress(entry[at:]) == b"\0" * size
     assert zlib.crc32(entry) == crc
-
-
-def test_in_order_keeps_the_order_and_stays_a_few_ahead() -> None:
-    """Whether a share's parts are done by the caller's thread or by another; what is held is bounded by its cost."""
-    made = 0
-
-    def shares(cost: int) -> Iterator[Share[int]]:
-        nonlocal made
-        for number in range(100):
-            made += 1
-            yield Share([number], [number] * (number % 3), [number] * (number % 2), cost)
-
-    def square(numbers: list[int]) -> list[int]:
-        return [number * number for number in numbers]
-
-    results = in_order(shares(10), square, ahead=30)
-    assert next(results) == (Share([0], [], [], 10), [], [])
-    for share, heavy, light in results:
-        (number,) = share.steps
-        assert (heavy, light) == (square([number] * (number % 3)), square([number] * (number % 2)))
-        assert made <= number + 4
-    assert made == 100
-
-
-@pytest.mark.parametrize("part", ["heavy", "light"])
-def test_an_error_in_a_thread_comes_out_and_no_thread_stays(part: str) -> None:
-    before = threading.active_count()
-    work = in_order(iter([Share[int]([], [1], [1], 1)] * 9), fails_on_one(part), ahead=4)
-    with pytest.raises(ZeroDivisionError):
-        list(work)
-    assert threading.active_count() == before
-
-
-def fails_on_one(part: str) -> Callable[[list[int]], float]:
-    caller = threading.get_ident()
-
-    def work(numbers: list[int]) -> float:
-        return 1 / ((threading.get_ident() == caller) == (part == "heavy"))
-
-    return work
 
 
 def read_all(repo: Repository, oid: ObjectId) -> tuple[str, bytes]:

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -171,7 +170,7 @@ class Meddling:
 
     def spool(self, kind: Kind, size: int, pieces: Iterator[bytes]) -> Spooled:
         assert sum(map(len, pieces)) == size
-        return Spooled(BytesIO(), 0)
+        return Spooled(self._change, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,22 @@
+"""Small folders, done by workers all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gitrel.store import reading, workers, writing
+
+
+@contextmanager
+def shared_out(really: bool = True) -> Iterator[None]:
+    """Each file is a share of its own, and the caller does none of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if really:
+            patch.setattr(workers, "_ALONE", 0)
+            patch.setattr(workers, "WORKERS", 2)
+            patch.setattr(reading, "_SHARE", 1)
+            patch.setattr(writing, "_SHARE", 1)
+        yield
