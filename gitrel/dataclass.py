@@ -69,6 +69,7 @@ def _remake(cls: type[T], *, frozen: bool, kw_only: bool, order: bool) -> type[T
     }
     metaclass: Any = type(cls)
     made = metaclass(cls.__name__, cls.__bases__, {**methods, **body, **parts})
+    made.__qualname__ = cls.__qualname__
     made.__init__ = _initialising(made, [each for each in known if each.init])
     return made  # type: ignore[no-any-return]
 
