@@ -1,10 +1,10 @@
 """The standard library's `dataclass` and what belongs to it, as far as gitrel uses them, quick to make.
 
-The standard library writes each method of each class as source text and has it compiled at every start: half a
-millisecond a class, up to Python 3.13 at least, and 6 ms for `inspect`. That was a third of `gitrel exec`. Here methods
-are closures over the names of the fields, in a tenth of that; to make a value takes a quarter of a microsecond more.
-Every class has slots, and its annotations are not evaluated. Type checkers see the standard library's functions, and
-`tests/unit/test_dataclass.py` holds these beside them.
+The standard library writes six methods of each class as source text and has each compiled at every start: half a
+millisecond a class, up to Python 3.13 at least, and 6 ms for `inspect`. That was a third of `gitrel exec`. Here five of
+them are closures over the names of the fields, and `__init__` is compiled when it is called first; to make a value is
+no slower. Every class has slots, and its annotations are not evaluated (PEP 563). Type checkers see the standard
+library's functions, and `tests/unit/test_dataclass.py` holds these beside them.
 """
 
 from __future__ import annotations
@@ -86,31 +86,37 @@ def _take_fields(body: dict[str, Any], kw_only: bool) -> dict[str, _Field]:
 
 
 def _initialising(cls: Any, taken: Iterable[_Field]) -> Callable[..., None]:
-    positional = cls.__match_args__
-    defaults = {each.name: each.default for each in taken if each.default is not _MISSING}
-    factories = [(each.name, each.default_factory) for each in taken if each.default_factory is not None]
-    setters = {each.name: getattr(cls, each.name).__set__ for each in taken}  # the slots', which `_refuse` cannot stop
-    post_init = getattr(cls, "__post_init__", None)
+    """`__init__`, compiled when the first value is made: of the classes that a command imports it uses a part."""
 
-    def initialise(self: Any, /, *args: Any, **given: Any) -> None:
-        if args:
-            placed = dict(zip(positional, args, strict=False))
-            if len(args) > len(placed) or not placed.keys().isdisjoint(given):
-                raise TypeError(f"{cls.__qualname__}() takes by position, and once each: {', '.join(positional)}")
-            given |= placed
-        values = defaults | given
-        for name, factory in factories:
-            if name not in given:
-                values[name] = factory()
-        if values.keys() != setters.keys():
-            wrong = ", ".join(sorted(values.keys() ^ setters.keys()))
-            raise TypeError(f"{cls.__qualname__}() got a missing or an unexpected argument: {wrong}")
-        for name, value in values.items():
-            setters[name](self, value)
-        if post_init is not None:
-            post_init(self)
+    def first(self: Any, /, *args: Any, **given: Any) -> None:
+        cls.__init__ = _compiled(cls, taken)
+        cls.__init__(self, *args, **given)
 
-    return initialise
+    return first
+
+
+def _compiled(cls: Any, taken: Iterable[_Field]) -> Callable[..., None]:
+    """What the standard library makes, but that the slots are set past `__setattr__`, which a frozen class refuses."""
+    names: dict[str, Any] = {"_MISSING": _MISSING}
+    head, lines = ["self"], ["pass"]
+    for each in sorted(taken, key=lambda each: each.kw_only):
+        if each.kw_only and "*" not in head:
+            head.append("*")
+        head.append(each.name)
+        if each.default is not _MISSING:
+            head[-1] += f"=_default_{each.name}"
+        elif each.default_factory is not None:
+            head[-1] += "=_MISSING"
+            lines.append(f"if {each.name} is _MISSING: {each.name} = _make_{each.name}()")
+        lines.append(f"_put_{each.name}(self, {each.name})")
+        names[f"_default_{each.name}"] = each.default
+        names[f"_make_{each.name}"] = each.default_factory
+        names[f"_put_{each.name}"] = getattr(cls, each.name).__set__
+    if hasattr(cls, "__post_init__"):
+        lines.append("self.__post_init__()")
+    exec(f"def __init__({', '.join(head)}):\n " + "\n ".join(lines), names)  # noqa: S102 - names of gitrel's own source
+    names["__init__"].__qualname__ = f"{cls.__qualname__}.__init__"
+    return names["__init__"]  # type: ignore[no-any-return]
 
 
 def _comparing(known: Iterable[_Field], *, frozen: bool, order: bool) -> dict[str, Any]:
