@@ -17,7 +17,14 @@ from room import Desk, Room, room
 
 __all__ = ["room"]  # the fixture
 
-ORDER = {"entry": None, "scales": {}, "port": 5000, "stop_if_repudiated": False, "release_phase": True, "keep": 5}
+ORDER: dict[str, Any] = {
+    "entry": None,
+    "scales": {},
+    "port": 5000,
+    "stop_if_repudiated": False,
+    "release_phase": True,
+    "keep": 5,
+}
 ANSWERED = ["sh", "-c", 'exec "$@" 3>&1 >&2', "sh"]  # `gitrel look` says on descriptor 3 what is to run
 
 
