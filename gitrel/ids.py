@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Self
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 
 Kind = str  # an object's kind as git spells it: "commit", "tree", "blob", "tag"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gitrel.audit.reading import AuditedObjects
 from gitrel.audit.result import Audit, ReleaseReport
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound
 from gitrel.format.procfile import PROCFILE, parse_procfile
 from gitrel.format.record import BuildRecord, parse_record_as

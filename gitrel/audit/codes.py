@@ -7,8 +7,9 @@ misleads other tools, what this audit could not see. A *note* is for the report:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from gitrel.dataclass import dataclass
 
 
 class Severity(StrEnum):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from gitrel.audit.reading import AuditedObjects
+from gitrel.dataclass import dataclass
 from gitrel.errors import LocalStateError, NotFound, Refused
 from gitrel.ids import Kind, ObjectId
 from gitrel.store.differ import Objects, compare_trees

@@ -5,10 +5,10 @@ The order is the one in which the verifier goes; what comes after a refusal was 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gitrel.audit.verify import verify_files
+from gitrel.dataclass import dataclass
 from gitrel.errors import Refused
 from gitrel.format.record import ReleaseRecord
 from gitrel.format.trust import TrustPolicy

@@ -6,9 +6,9 @@ What is merely built on a fault is listed in its `rests`, once, and judged by it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from gitrel.audit.codes import Code, Severity
+from gitrel.dataclass import dataclass, replace
 from gitrel.trust.checks import Check
 
 

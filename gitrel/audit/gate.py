@@ -9,12 +9,12 @@ What was here before the push is only judged as far as the new records rest on i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from gitrel.audit.places import RECORDS
 from gitrel.audit.witnesses import admit_witnesses
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import (
     ApprovalRecord,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
@@ -19,6 +18,7 @@ from gitrel.audit.findings import Findings
 from gitrel.audit.places import Seen
 from gitrel.audit.reading import AuditedObjects, Nodes
 from gitrel.audit.result import Signer
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import AnyRecord, BuildRecord, Cited, ReleaseRecord, Signed
 from gitrel.format.tree import directory_node, parse_tree

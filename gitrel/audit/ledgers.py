@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -16,6 +15,7 @@ from gitrel.audit.codes import Code
 from gitrel.audit.explain import Outcome
 from gitrel.audit.ground import Ground, Key, outcomes
 from gitrel.audit.result import ConfigReport, Signer, Standing, TrustReport
+from gitrel.dataclass import replace
 from gitrel.errors import Refused
 from gitrel.format.envdir import SECRET_SUFFIX, compare
 from gitrel.format.record import AnyRecord, ConfigRecord, R, Signed, TrustRecord

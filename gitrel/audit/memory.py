@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gitrel.audit.codes import Code
 from gitrel.audit.findings import Findings
 from gitrel.audit.result import Audit, ConfigReport, ReleaseReport, Standing, TrustReport
+from gitrel.dataclass import asdict, dataclass
 from gitrel.errors import FormatError, LocalStateError
 from gitrel.ids import TRUST, App, Deploy, Entry, Ledger, LedgerRef, ObjectId, RecordId, Sha256, parse_ref
 from gitrel.store.durable import replace_file

@@ -10,11 +10,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitrel.audit.codes import Code
 from gitrel.audit.findings import Findings
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError, LocalStateError
 from gitrel.ids import NAMESPACES, WITNESSES, ObjectId, RefName, parse_ref
 from gitrel.store.repository import Repository

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
 from typing import Self
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import GitrelError, LocalStateError, NotFound
 from gitrel.format.tree import Node
 from gitrel.ids import Kind, ObjectId

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gitrel.audit.codes import Severity
 from gitrel.audit.explain import Outcome
 from gitrel.audit.findings import Finding
+from gitrel.dataclass import dataclass
 from gitrel.format.commit import Stamp
 from gitrel.format.envdir import Differences
 from gitrel.format.record import Cited, CitedRelease

@@ -8,7 +8,6 @@ hashes; no content is. Nothing is written, no program is started, and no setting
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from gitrel.audit.codes import Code
 from gitrel.audit.findings import Findings
@@ -21,6 +20,7 @@ from gitrel.audit.reading import AuditedObjects
 from gitrel.audit.releases import ReleaseSurvey, check_origins, check_parts, is_listed
 from gitrel.audit.result import Audit, DeployReport, Standing, Unchecked
 from gitrel.audit.witnesses import survey_witnesses
+from gitrel.dataclass import replace
 from gitrel.ids import PRODUCTION, Deploy, LedgerRef, ObjectId
 from gitrel.store.repository import Repository
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
+from gitrel.dataclass import dataclass, replace
 from gitrel.errors import Refused
 from gitrel.store.repository import Repository
 from gitrel.trust.content import VerifiedRelease, bind_trees, check_shape, hash_tree, verify_content

@@ -20,9 +20,9 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import BuildFailed, NotFound
 from gitrel.format.provenance import redact_urls, strip_credentials
 from gitrel.ids import ObjectId

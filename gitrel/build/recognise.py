@@ -15,10 +15,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError
 from gitrel.format.manifest import parse_toml
 

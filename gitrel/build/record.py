@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BuildFailed, Refused
 from gitrel.format.provenance import PROVENANCE, Provenance, encode_provenance
 from gitrel.format.record import BuildRecord, Signed, Stamp

@@ -29,12 +29,12 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.build.checkout import Checkout, Git, check_out
 from gitrel.build.command import OnOutput, kill_leftovers, run_command
 from gitrel.build.writable import link_writable
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, BuildFailed, LocalStateError
 from gitrel.format.manifest import MANIFEST, BuildSpec, Manifest, parse_manifest
 from gitrel.format.procfile import PROCFILE, parse_procfile

@@ -5,14 +5,13 @@ What is to be approved is shown first: a pending record runs, or is in force, on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from gitrel.cli.config_views import difference_lines
 from gitrel.cli.console import Console
 from gitrel.cli.deploys import approved_config, config_ledger, named_config
 from gitrel.cli.developer import Developer, open_developer, parse_entry
 from gitrel.cli.stage_release import named_build
 from gitrel.cli.trust import Place, ask, policy_diff
+from gitrel.dataclass import dataclass, replace
 from gitrel.errors import Conflict, NotFound, Refused, UsageError
 from gitrel.format.envdir import compare
 from gitrel.format.record import (

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.cli.console import Console
@@ -17,6 +16,7 @@ from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.missing import with_objects
 from gitrel.cli.naming import named_release, read_ledger
 from gitrel.cli.stage_release import counting, named_build
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NotFound, Refused, UsageError
 from gitrel.export.attestation import envelope, sbom_statement
 from gitrel.export.sbom import Sbom, parse_sbom, sbom_names

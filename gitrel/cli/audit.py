@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel import __version__
@@ -33,6 +32,7 @@ from gitrel.build.stage import read_manifest, stage
 from gitrel.cli.console import Console
 from gitrel.cli.developer import parse_argument, parse_entry
 from gitrel.cli.server import open_remote
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, FormatError, LocalStateError, NotFound, Refused, UsageError
 from gitrel.format.record import BuildRecord, parse_record_as
 from gitrel.ids import PRODUCTION, TRUST, Deploy, Entry, ObjectFormat, ObjectId, Sha256, names_record

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.difference import compare_releases, fields, lines
 from gitrel.cli.missing import with_objects
 from gitrel.cli.naming import named_release, read_ledger
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import ExitCode, LocalStateError, NotFound, UsageError
 from gitrel.ids import ObjectId
 from gitrel.store.checkout import stage_checkout

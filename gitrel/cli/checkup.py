@@ -11,11 +11,11 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import size
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, NotFound, RemoteError
 from gitrel.ids import ObjectFormat
 from gitrel.store.location import GitConfig, is_true

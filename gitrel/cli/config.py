@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from gitrel.cli.console import Console
 from gitrel.cli.deploys import approved_config, check_deploy, config_head, config_ledger, pending_config
 from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.stage_release import may_release, release_config
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, Conflict, FormatError, NoUsableKey, UsageError
 from gitrel.format.dotenv import parse_dotenv
 from gitrel.format.envdir import SECRET_SUFFIX, Differences, compare, plain_values, secret_names

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -114,6 +113,8 @@ class Console:
         """Columns, as wide as they need to be; `heads` are for a terminal, on which no line is wider than it is."""
         if not rows or self.as_json:
             return
+        import shutil  # it imports every compressor there is
+
         shown = [[escaped(cell) for cell in row] for row in rows]
         terminal = is_terminal(sys.stdout)
         if terminal and heads:

@@ -6,7 +6,6 @@ trees are read through the objects that git has, and what is not here is fetched
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.missing import with_objects
 from gitrel.cli.naming import named_release, read_ledger
 from gitrel.cli.reading import build_file, difference_fields, release_processes
+from gitrel.dataclass import dataclass, is_dataclass
+from gitrel.dataclass import fields as dataclass_fields
 from gitrel.errors import BuildFailed, FormatError, NotFound, Refused
 from gitrel.format.envdir import Differences, compare
 from gitrel.format.manifest import MANIFEST, Manifest, RunSpec, parse_manifest
@@ -38,7 +39,7 @@ _NO_MANIFEST = Manifest(app=App("none"))
 Pairs = dict[str, tuple[str | None, str | None]]  # what differs, with both values; None for none
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commits:
     """From one source commit to another: those that came and those that were left behind, newest first, each as its
     id, author and subject; how many there are of both. `unknown`: why they cannot be told.
@@ -50,7 +51,7 @@ class Commits:
     unknown: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """A file that differs. Sizes in bytes; None where it is not, or where the object is not in this repository."""
 
@@ -71,7 +72,7 @@ class File:
         return f"{' -> '.join(known)} bytes"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """Everything that differs between two releases. `settings`: keys of gitrel.toml, with both values."""
 
@@ -169,7 +170,7 @@ def _settings(old: Manifest | None, new: Manifest | None) -> Pairs:
 def _fields_apart(prefix: str, before: Any, after: Any, but: Set[str] = frozenset()) -> Pairs:
     """Of two dataclasses of one kind."""
     found: Pairs = {}
-    for field in dataclasses.fields(before):
+    for field in dataclass_fields(before):
         values = getattr(before, field.name), getattr(after, field.name)
         if field.name not in but and values[0] != values[1]:
             found[prefix + field.name] = _value(values[0]), _value(values[1])
@@ -180,9 +181,9 @@ def _value(value: Any) -> str | None:
     """A setting as text; None for none. Of a table (`health`) what is not the default."""
     if value is None or value == ():
         return None
-    if dataclasses.is_dataclass(value):
+    if is_dataclass(value):
         kind: Any = type(value)
-        given = [(each.name, getattr(value, each.name)) for each in dataclasses.fields(value)]
+        given = [(each.name, getattr(value, each.name)) for each in dataclass_fields(value)]
         named = [(name, each) for name, each in given if each != getattr(kind(), name)]
         return ", ".join(f"{name} {_value(each)}" for name, each in named) or "the defaults"
     if isinstance(value, bool):

@@ -10,9 +10,9 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import LocalStateError, UsageError
 from gitrel.format.procfile import shell_command
 from gitrel.run.formation import Address

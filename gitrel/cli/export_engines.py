@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel import __version__
@@ -14,6 +13,7 @@ from gitrel.cli.config import identities
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.export import IMAGE_ENV, app_files, chosen
+from gitrel.dataclass import dataclass
 from gitrel.errors import NotFound, NoUsableKey, UsageError
 from gitrel.export import kubernetes as kube
 from gitrel.export import nomad as nomad_job

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.build.recognise import Recipe, Source, recognise
 from gitrel.cli.console import Console
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.manifest import MANIFEST
 from gitrel.format.procfile import PROCFILE, parse_procfile

@@ -8,12 +8,12 @@ can say anything in its name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, Refused
 from gitrel.format.body import utc_text
 from gitrel.format.record import Health, ReceiptRecord

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gitrel.cli.developer import Developer, open_developer
 from gitrel.cli.missing import with_objects
 from gitrel.cli.naming import claimed_time, is_time, named_entry, parse_time, read_ledger
 from gitrel.cli.reading import difference_fields, local_time, verdict_fields
+from gitrel.dataclass import dataclass
 from gitrel.errors import NotFound
 from gitrel.format.envdir import Differences
 from gitrel.ids import Entry, ObjectId, PersonName

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
+from gitrel.dataclass import replace
 from gitrel.errors import NoUsableKey
 from gitrel.keys.secrets import Identity, load_identity, new_identity
 from gitrel.run.home import Home

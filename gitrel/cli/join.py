@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.server import absolute, open_home, open_remote, open_sources
+from gitrel.dataclass import replace
 from gitrel.errors import BadInput, NotFound, Refused, RemoteError, UsageError
 from gitrel.ids import TRUST, Deploy, Ledger, ObjectFormat, Sha256
 from gitrel.run.home import Home

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import pull_once, size, switch_to
 from gitrel.cli.running import parse_scale
 from gitrel.cli.server import open_home, open_sources, tell_supervisor
+from gitrel.dataclass import replace
 from gitrel.errors import FormatError, NotFound, UsageError
 from gitrel.format.manifest import RELEASE_PHASE, RunSpec
 from gitrel.format.procfile import PROCFILE

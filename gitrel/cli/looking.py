@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.pulling import poll
 from gitrel.cli.staleness import say_staleness
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, GitrelError
 from gitrel.ids import Entry
 from gitrel.run.home import Home

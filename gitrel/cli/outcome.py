@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable
 
 from gitrel.cli.console import Console, escaped
@@ -27,6 +26,8 @@ def outcome(program: Callable[[], object]) -> int:
 
 def unexpected(error: BaseException, debug: bool) -> int:
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     kind = type(error).__name__
     print(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.server import absolute, open_home, open_remote, open_sources, tell_supervisor
 from gitrel.cli.staleness import say_staleness
+from gitrel.dataclass import replace
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, Locked, NotFound, Refused
 from gitrel.ids import Entry
 from gitrel.run.files import is_due, prune

@@ -10,11 +10,11 @@ import contextlib
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.server import open_home, open_remote
+from gitrel.dataclass import replace
 from gitrel.errors import Conflict, ExitCode, FormatError, GitrelError, NoUsableKey, Refused, UsageError
 from gitrel.format.record import CitedRelease, Health, ReceiptRecord, ReleaseRecord, Stamp, parse_record_as
 from gitrel.format.trust import KeyLine

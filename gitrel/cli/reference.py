@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import typer
 
 from gitrel.cli.app import make_command
 from gitrel.cli.manual import parts, spelled
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode
 
 DOCS = Path(__file__).parents[2] / "docs"

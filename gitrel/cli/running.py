@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
@@ -12,6 +11,7 @@ from gitrel.cli.looking import Order
 from gitrel.cli.pulling import nothing_to_run, pull_once
 from gitrel.cli.server import open_home
 from gitrel.cli.supervisor import Task
+from gitrel.dataclass import asdict, replace
 from gitrel.errors import GitrelError, UsageError
 from gitrel.run.leases import Leases
 from gitrel.run.spawn import set_undumpable

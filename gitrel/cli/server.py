@@ -7,10 +7,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from gitrel.cli.console import Console
+from gitrel.dataclass import replace
 from gitrel.errors import LocalStateError, NotFound
 from gitrel.run import report
 from gitrel.run.home import Home

@@ -6,7 +6,6 @@ import base64
 import datetime
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gitrel.cli.console import Console
 from gitrel.cli.pulling import size
 from gitrel.cli.server import open_home, open_sources
 from gitrel.cli.staleness import staleness
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, NotFound, Refused
 from gitrel.ids import Entry
 from gitrel.run import report

@@ -11,12 +11,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gitrel.cli.outcome import outcome
+from gitrel.dataclass import asdict, dataclass
 from gitrel.errors import GitrelError
 from gitrel.run import courier
 from gitrel.run.follow import Looker

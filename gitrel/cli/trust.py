@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.developer import Developer, open_developer, parse_argument, parse_entry
+from gitrel.dataclass import dataclass
 from gitrel.errors import Conflict, FormatError, NotFound, UsageError
 from gitrel.format.trust import KeyLine, Role, TrustPolicy, encode_allowed_signers, encode_trust
 from gitrel.ids import Deploy, Ledger, PersonName

@@ -13,10 +13,10 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, LocalStateError, NotFound
 from gitrel.export.layer import LAYER, Item, check_clear, write_layer
 from gitrel.store.durable import disk_error

@@ -10,9 +10,9 @@ import base64
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from gitrel.dataclass import dataclass, field
 from gitrel.export.image import APP
 from gitrel.export.workload import ATTEMPT, InImage, Pulled, Workload
 from gitrel.format.manifest import RELEASE_PHASE

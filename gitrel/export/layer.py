@@ -14,10 +14,10 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, FormatError, LocalStateError, NotFound
 from gitrel.format.tree import Mode, Node, blob_node, directory_node, parse_tree
 from gitrel.ids import ObjectFormat, ObjectId

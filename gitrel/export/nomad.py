@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from dataclasses import dataclass
 from typing import Any
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import UsageError
 from gitrel.export.image import APP
 from gitrel.export.workload import ATTEMPT, InImage, Pulled, Workload

@@ -6,11 +6,11 @@ Both directions use the same functions: an image is right if its layers and its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, NotFound, Refused
 from gitrel.export.image import APP, RECORDS, Base, Image, Layout
 from gitrel.export.layer import FolderNode, Item, check_clear, content_digest, file_items, read_layer, write_layer

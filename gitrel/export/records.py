@@ -15,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, FormatError, LocalStateError, NotFound, Refused
 from gitrel.export.layer import FileObjects
 from gitrel.format.envdir import SECRET_SUFFIX

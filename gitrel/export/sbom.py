@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError
 
 MAX_SBOM = 64 * 1024 * 1024  # bytes

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import UsageError
 from gitrel.export.quoting import command, escape_name, word
 from gitrel.format.manifest import RunSpec

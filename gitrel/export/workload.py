@@ -11,8 +11,8 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, UsageError
 from gitrel.format.envdir import SECRET_SUFFIX, plain_values, secret_names
 from gitrel.format.manifest import MANIFEST, RELEASE_PHASE, Manifest, RunSpec

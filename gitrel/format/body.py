@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import ClassVar
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.commit import MAX_TIME
 from gitrel.format.text import check_text

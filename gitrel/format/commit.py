@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.text import check_text, decode
 from gitrel.ids import ObjectFormat, ObjectId

@@ -6,8 +6,8 @@ A plain file `LOG_LEVEL` holds the value, all of its bytes and nothing else; `DA
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.manifest import MAX_VALUE, VARIABLE_NAME
 

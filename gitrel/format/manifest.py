@@ -6,9 +6,9 @@ import contextlib
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError
 from gitrel.format.health import Health
 from gitrel.ids import App
@@ -187,7 +187,7 @@ def _build(table: TomlTable) -> BuildSpec:
         output=table.take("output", _relative, "."),
         exclude=table.take("exclude", list_of(_relative), ()),
         pass_env=table.take("pass_env", list_of(_variable), ()),
-        timeout=table.take("timeout", duration, BuildSpec.__dataclass_fields__["timeout"].default),
+        timeout=table.take("timeout", duration, BuildSpec().timeout),
         allow_links=table.take("allow_links", list_of(_text), ()),
     )
     table.end()

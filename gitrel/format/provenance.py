@@ -18,10 +18,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
 

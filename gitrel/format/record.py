@@ -6,9 +6,9 @@ parses re-encodes to the same bytes; anything else is a `FormatError`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
+from gitrel.dataclass import dataclass, replace
 from gitrel.errors import FormatError
 from gitrel.format.body import (
     AnyRecord,

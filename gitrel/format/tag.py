@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.commit import MAX_RECORD, Stamp
 from gitrel.format.text import decode

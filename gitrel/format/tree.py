@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.ids import ObjectFormat, ObjectId, Sha256
 

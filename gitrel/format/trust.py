@@ -10,9 +10,9 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError
 from gitrel.format.manifest import TomlTable, list_of, parse_toml
 from gitrel.ids import PRODUCTION, App, Deploy, Entry, KeyId, PersonName

@@ -9,9 +9,9 @@ arithmetic only; the parts of `cryptography` are loaded when a signature is chec
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.keys.wire import Reader
 

@@ -18,11 +18,11 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Protocol
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError, LocalStateError, NoUsableKey
 from gitrel.keys.blob import ECDSA_CURVES
 from gitrel.keys.native import call_native

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import binascii
 import unicodedata
-from dataclasses import dataclass, field
 from typing import Self
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError
 from gitrel.ids import KeyId
 from gitrel.keys.blob import KINDS, MAX_BLOB, Material, RsaMaterial, check_kind, read_blob

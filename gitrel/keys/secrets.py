@@ -7,12 +7,12 @@ reads with the reader's own key, and the other way round. No message ever holds 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyrage  # type: ignore[import-untyped]
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import BadInput, FormatError, NoUsableKey
 from gitrel.keys.native import call_native
 from gitrel.keys.public import PublicKey

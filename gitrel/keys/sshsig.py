@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.keys import wire
 from gitrel.keys.blob import (

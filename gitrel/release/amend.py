@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from gitrel.dataclass import replace
 from gitrel.errors import FormatError, NotFound, UsageError
 from gitrel.format.record import CitedRelease, Signed, Stamp, TrustRecord
 from gitrel.format.trust import (

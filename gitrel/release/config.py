@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError, GitrelError, NotFound
 from gitrel.format.envdir import SECRET_SUFFIX, check_value, check_variable, parse_envdir, secret_names
 from gitrel.format.record import ConfigRecord, Signed, Stamp

@@ -7,8 +7,8 @@ it was made. Numbers come from the remote: whoever creates `refs/releases/vN` fi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BadInput, Conflict, NotFound, Refused
 from gitrel.format.envdir import variables
 from gitrel.format.manifest import MANIFEST, Manifest, parse_manifest

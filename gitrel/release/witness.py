@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from gitrel.dataclass import dataclass
 from gitrel.errors import Refused
 from gitrel.format.record import (
     Cited,

@@ -16,9 +16,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gitrel.dataclass import dataclass, replace
 from gitrel.errors import FormatError, LocalStateError
 from gitrel.format.commit import parse_commit
 from gitrel.format.tree import parse_tree

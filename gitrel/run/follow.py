@@ -12,9 +12,9 @@ child says once what is wrong, and not again as long as it stays the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode
 from gitrel.run.formation import Wish
 from gitrel.run.lifecycle import Exit

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from gitrel.dataclass import asdict, dataclass
 from gitrel.format.health import Health
 
 MARK = "GITREL_MARK"

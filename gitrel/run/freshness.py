@@ -12,9 +12,9 @@ number. One that does not count is said, and keeps no release away.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import islice
 
+from gitrel.dataclass import replace
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused, RemoteError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import ReleaseRecord, parse_record, parse_record_as

@@ -22,10 +22,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gitrel.dataclass import replace
 from gitrel.errors import LocalStateError, Locked, NotFound, UsageError
 from gitrel.ids import Entry
 from gitrel.run.state import State

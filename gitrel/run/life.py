@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from gitrel.dataclass import asdict, dataclass
 from gitrel.ids import Entry
 
 

@@ -28,9 +28,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from gitrel.dataclass import dataclass, replace
 
 BACKOFF_FIRST = 0.1  # seconds before the first restart, doubled with every further failure
 BACKOFF_MOST = 30.0

@@ -14,9 +14,9 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from gitrel.dataclass import dataclass
 from gitrel.run.formation import MARK, home_of
 
 BATCH = 64  # pidfds held at a time

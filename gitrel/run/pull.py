@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 
+from gitrel.dataclass import dataclass, replace
 from gitrel.errors import NotFound, Refused, RemoteError
 from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, Sha256
 from gitrel.run.files import has_files

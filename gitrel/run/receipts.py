@@ -16,9 +16,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 
+from gitrel.dataclass import asdict, dataclass, replace
 from gitrel.errors import FormatError, LocalStateError
 from gitrel.ids import Entry, ObjectId, RecordId, Sha256
 from gitrel.run.formation import Formation

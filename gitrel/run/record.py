@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from gitrel.dataclass import replace
 from gitrel.ids import Entry
 from gitrel.run.formation import Formation
 from gitrel.run.home import Home

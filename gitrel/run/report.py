@@ -27,11 +27,11 @@ from gitrel.errors import FormatError, LocalStateError, NotFound
 from gitrel.ids import Entry
 from gitrel.run.formation import home_of
 from gitrel.run.proctree import look, mark_of, snapshot
-from gitrel.run.rollout_state import Rollout
-from gitrel.run.tend import Keeper
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # who asks what runs knows nothing of how it is kept running
     from gitrel.run.home import Home
+    from gitrel.run.rollout_state import Rollout
+    from gitrel.run.tend import Keeper
 
 FORMAT = 1
 _STARTED = time.time()  # of this process, near enough

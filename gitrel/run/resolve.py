@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
+from gitrel.dataclass import asdict, dataclass, field, replace
 from gitrel.errors import BadInput, FormatError, GitrelError, LocalStateError, NotFound, NoUsableKey, Refused
 from gitrel.format.manifest import RELEASE_PHASE
 from gitrel.format.record import ReleaseRecord, parse_record_as

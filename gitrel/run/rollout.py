@@ -28,9 +28,9 @@ numbers of processes only starts and stops the difference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeAlias
 
+from gitrel.dataclass import replace
 from gitrel.run.formation import Formation
 from gitrel.run.rollout_state import (
     EVENTS,

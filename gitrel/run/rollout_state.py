@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from gitrel.dataclass import dataclass, field, replace
 from gitrel.run.formation import Formation
 
 

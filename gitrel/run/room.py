@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.run.formation import Process
 from gitrel.run.guardian import Guardian
 from gitrel.run.loop import Loop

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 
+from gitrel.dataclass import dataclass, field, replace
 from gitrel.errors import GitrelError, NotFound, Refused, RemoteError
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, LedgerRef, ObjectId
 from gitrel.run.freshness import hear, settle

@@ -20,10 +20,10 @@ import signal
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from gitrel.dataclass import dataclass
 from gitrel.run.formation import User
 
 UMASK = 0o022

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from gitrel.dataclass import asdict, dataclass, field
 from gitrel.errors import FormatError, LocalStateError, Refused
 from gitrel.ids import App, Deploy, Entry, Host, ObjectId, RecordId, Sha256
 from gitrel.run.life import Life

@@ -12,10 +12,10 @@ import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from gitrel.dataclass import dataclass
 from gitrel.run.formation import MARK, User
 from gitrel.run.lifecycle import CLEAR_LIMIT, Exit
 from gitrel.run.loop import Timer

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 from gitrel import __version__
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.ids import ApprovalRef, Entry, Ledger, ObjectId, parse_ref
 

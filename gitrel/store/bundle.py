@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NotFound, RemoteError
 from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.conversation import RefReader

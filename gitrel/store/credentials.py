@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitrel.dataclass import dataclass, field
 from gitrel.store.location import Location
 from gitrel.store.programs import be_free_of_limits
 

@@ -7,9 +7,9 @@ folder where git sorts it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.tree import Mode, TreeEntry, parse_tree
 from gitrel.ids import Kind, ObjectFormat, ObjectId

@@ -10,8 +10,8 @@ The variable `GITREL_LIMITS` sets them: `GITREL_LIMITS="wire_bytes=100000000 idl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 
+from gitrel.dataclass import dataclass, fields
 from gitrel.errors import RemoteError, UsageError
 
 VARIABLE = "GITREL_LIMITS"

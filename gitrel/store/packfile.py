@@ -11,9 +11,9 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.ids import Kind, ObjectFormat
 

@@ -23,9 +23,9 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.ids import ObjectId

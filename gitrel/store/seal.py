@@ -19,10 +19,10 @@ import struct
 import time
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BuildFailed, FormatError, LocalStateError
 from gitrel.format.tree import Node
 from gitrel.ids import ObjectFormat

@@ -9,8 +9,8 @@ root, stands for its bytes. A verifier without a pin takes version 1 as it comes
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, Refused
 from gitrel.format.record import Cited, CitedRelease, Signed, TrustRecord
 from gitrel.format.tree import blob_node, directory_node

@@ -11,9 +11,9 @@ import contextlib
 import fnmatch
 import posixpath
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.envdir import parse_envdir
 from gitrel.format.manifest import MANIFEST, Manifest, parse_manifest, shared_link

@@ -6,9 +6,9 @@ Each release names its predecessor by both hashes, so a verified release vouches
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
 from typing import overload
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NotFound, Refused
 from gitrel.format.record import ReleaseRecord, parse_record_as
 from gitrel.ids import Deploy, ObjectFormat, ObjectId, RecordId

@@ -16,8 +16,8 @@ under its build or config record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused
 from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
 from gitrel.format.trust import Role

@@ -6,8 +6,8 @@ Thresholds count people; a person with two keys, or who signs twice, counts once
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NoUsableKey, Refused
 from gitrel.format.record import AnyRecord, R, Signed, SignedApproval, parse_approval, parse_record_as
 from gitrel.format.trust import Role, TrustPolicy

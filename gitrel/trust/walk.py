@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import BuildRecord, ConfigRecord, Signed, TrustRecord
 from gitrel.format.tree import Mode, parse_tree

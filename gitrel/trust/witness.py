@@ -8,8 +8,8 @@ that is refused for its signer keeps its place in the chain; one that is no link
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import CitedRelease, HeartbeatRecord, ReceiptRecord, Signed
 from gitrel.format.tree import directory_node

@@ -122,7 +122,11 @@ def rows(scratch: Path, count: int, rounds: int, say: Callable[[str], None]) -> 
     many, few = prepare(scratch / "many", count), prepare(scratch / "few", FEW)
     pulls, wire = _pulls(many, say)
     commands = [row for name, aim, words in _commands() for row in [_beside(rounds, many, few, name, words, aim, say)]]
-    return [*pulls, *wire, *commands, _exec(rounds, many, say), *_verify(scratch, count, say)]
+    starts = [
+        _exec(rounds, place, f"exec -- true, at {number:,} releases", say)
+        for place, number in ((many, count), (few, FEW))
+    ]
+    return [*pulls, *wire, *commands, *starts, *_verify(scratch, count, say)]
 
 
 def _commands() -> list[tuple[str, float, tuple[str, ...]]]:
@@ -173,14 +177,14 @@ def _pulls(place: Place, say: Callable[[str], None]) -> tuple[list[Row], list[Ro
     return times, wire
 
 
-def _exec(rounds: int, place: Place, say: Callable[[str], None]) -> Row:
+def _exec(rounds: int, place: Place, what: str, say: Callable[[str], None]) -> Row:
     python = f"python -c '{IMPORT[:25]}…'"
     sides: dict[str, Callable[[int], Took]] = {
         "gitrel exec": lambda _: place.gitrel("exec", "--home", place.at / "home", "--", "true", cwd="."),
         python: lambda _: run(sys.executable, "-P", "-c", IMPORT),
     }
     series = take_turns(4 * rounds, sides, say)
-    return Row(what="exec -- true", ours=series["gitrel exec"], theirs=series[python], aim=3)
+    return Row(what=what, ours=series["gitrel exec"], theirs=series[python], aim=3)
 
 
 def _verify(scratch: Path, count: int, say: Callable[[str], None]) -> list[Row]:

@@ -22,6 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 QUIET = {
     "PYTHONPATH": str(HERE.parents[1]),
+    "PYTHONDONTWRITEBYTECODE": "",  # an installed program is compiled
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_SYSTEM": os.devnull,
     "LC_ALL": "C.UTF-8",

@@ -139,4 +139,4 @@ def test_it_is_quick(desk: Desk) -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "gitrel.store.repository" in loaded
     assert not loaded & {"dulwich", "cryptography", "urllib3", "rich", "pyrage", "gitrel.cli.developer"}
-    assert len(loaded) < 260
+    assert len(loaded) <= 190

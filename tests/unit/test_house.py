@@ -187,21 +187,24 @@ LEAN = {
     "gitrel.cli.supervisor": (
         {
             "cryptography",
+            "dataclasses",
             "dulwich",
             "gitrel.cli.app",
             "gitrel.keys",
             "isal",
             "pyrage",
+            "shutil",
             "subprocess",
             "tomllib",
+            "traceback",
             "typer",
         },
-        180,
+        152,
     ),
     "gitrel.cli.executing": (
         {"gitrel.cli.app", "gitrel.run.pull", "gitrel.run.supervise", "gitrel.store.checkout", "gitrel.store.remote"}
-        | {"dulwich", "gitrel.store.pack", "isal", "pyrage", "typer", "urllib3"},
-        190,
+        | {"dataclasses", "dulwich", "gitrel.store.pack", "inspect", "isal", "pyrage", "typer", "urllib3"},
+        160,
     ),
 }
 

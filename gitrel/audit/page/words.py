@@ -6,7 +6,6 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gitrel.audit.changes import Changes
@@ -24,6 +23,7 @@ from gitrel.audit.result import (
     Statement,
     TrustReport,
 )
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
 from gitrel.format.commit import Stamp
 from gitrel.format.envdir import Differences
