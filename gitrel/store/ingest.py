@@ -13,9 +13,9 @@ import os
 import secrets
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NotFound
 from gitrel.ids import Kind, ObjectId
 from gitrel.store.delta import apply_delta, read_sizes

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.tree import Mode, TreeEntry, parse_tree
 from gitrel.ids import Kind, ObjectFormat, ObjectId, Sha256

@@ -14,10 +14,10 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
+from gitrel.dataclass import dataclass
 from gitrel.errors import BuildFailed, FormatError
 from gitrel.format.tree import Mode, Node, TreeEntry, check_name, encode_tree, parse_tree
 from gitrel.ids import Kind, ObjectFormat, ObjectId

@@ -10,11 +10,11 @@ import random
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gitrel.dataclass import asdict, dataclass
 from gitrel.errors import Conflict, RemoteError, UsageError
 from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.limits import FilterUnsupported, Limits

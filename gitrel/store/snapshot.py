@@ -16,10 +16,10 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from gitrel.dataclass import dataclass
 from gitrel.format.tree import Node, blob_node, check_name, directory_node
 from gitrel.store.pack import PackWriter
 from gitrel.store.reading import FolderReading, TreeLimits, open_top

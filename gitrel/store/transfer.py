@@ -23,10 +23,10 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, cast
 
+from gitrel.dataclass import asdict
 from gitrel.errors import Conflict, GitrelError, LocalStateError, NotFound, RemoteError, UsageError
 from gitrel.store.limits import FilterUnsupported, Limits
 

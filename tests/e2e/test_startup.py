@@ -42,14 +42,14 @@ UNUSED = {"gitrel.keys.private", "gitrel.store.checkout", "isal", "pyrage", "ric
 BUDGETS = {
     "exec": Budget(
         own=61,
-        all=172,
+        all=170,
         unwanted=UNUSED
         | {"gitrel.cli.app", "gitrel.run.pull", "gitrel.run.supervise", "gitrel.store.pack", "gitrel.store.remote"}
         | {"dataclasses", "dulwich", "inspect", "shutil", "subprocess", "traceback", "typer"},
     ),
-    "status": Budget(own=92, all=288, unwanted=UNUSED | SUPERVISING),
-    "poll": Budget(own=92, all=288, unwanted=UNUSED | SUPERVISING),
-    "log": Budget(own=94, all=318, unwanted=(UNUSED - {"isal"}) | {"gitrel.run"}),
+    "status": Budget(own=92, all=284, unwanted=UNUSED | SUPERVISING),
+    "poll": Budget(own=92, all=284, unwanted=UNUSED | SUPERVISING),
+    "log": Budget(own=95, all=312, unwanted=(UNUSED - {"isal"}) | {"gitrel.run"}),
 }
 
 
