@@ -105,15 +105,16 @@ class Plan:
         return found
 
     def _lay_out(self, found: Layout, folder: Folder, tree: ObjectId, other: ObjectId | None) -> None:
-        theirs = self._entries_of(other)
+        alike = tree == other
+        theirs = {} if alike else self._entries_of(other)
         for entry in self.trees[tree]:
+            was = entry if alike else theirs.get(entry.name)
             if entry.mode is Mode.DIRECTORY:
                 below = Folder(entry.name, folder)
                 found.folders.append(below)
-                was = theirs.get(entry.name)
                 self._lay_out(found, below, entry.oid, was.oid if was and was.mode is Mode.DIRECTORY else None)
             else:
-                linked = entry.mode is not Mode.SYMLINK and theirs.get(entry.name) == entry
+                linked = entry.mode is not Mode.SYMLINK and was == entry
                 place = Place(folder, entry.name, entry.mode, entry.oid)
                 (found.same if linked else found.new).append(place)
 
