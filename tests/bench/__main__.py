@@ -21,12 +21,12 @@ import gitrel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it, and mypy: what is in tests/ has short names
 
-from bench import trees_rows
+from bench import pull_rows, trees_rows
 from bench.made import make_tree
 from bench.measure import Row, table
 from bench.trees_rows import Job
 
-GROUPS: dict[str, Callable[[Job], list[Row]]] = {"trees": trees_rows.rows}
+GROUPS: dict[str, Callable[[Job], list[Row]]] = {"trees": trees_rows.rows, "pull": pull_rows.rows}
 SIZES = (300, 3_000, 27_000)
 
 
