@@ -61,7 +61,8 @@ class Fork:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
     """What a pull found. `release` is the newest that may run (new or not), `refused` every newer one that may
-    not. `shallow`: the chain was verified from `release` on only. `forks`: where several sources differ.
+    not. `shallow`: the chain was verified from `release` on only. `forks`: where several sources differ. `heard`: a
+    newer heartbeat than before that counts; `mute`: why a newer one does not.
     """
 
     release: Entry | None
@@ -69,6 +70,8 @@ class Pulled:
     refused: Mapping[Entry, Refusal]
     shallow: bool = False
     forks: tuple[Fork, ...] = ()
+    heard: Entry | None = None
+    mute: str | None = None
 
 
 class _NotThese(Exception):
