@@ -43,7 +43,7 @@ def bundle(
         after, last = _ends(console, now, names)
         _check_heads(now, after, last)
         known = dev.workspace.refs()
-        heard = heartbeats_between(known, dev.repo, now.trust, now.deploy, after, last)
+        heard = heartbeats_between(known, dev.repo, now.trust, now.deploy, _runnable(now, after), last)
         if after == last and not heard.chain and now.trust.newest.entry == _cited_trust(now, last):
             hint = "`gitrel bundle v90..v100 -o FILE`; `gitrel heartbeat` signs that this is the newest"
             raise UsageError("there is nothing between them", where=names or "", hint=hint)
@@ -107,6 +107,11 @@ def _travels(now: Standing, entry: Entry, *, pending: bool) -> Entry:
     if found is None or not (found.release or _repudiated(found) or (pending and found.pending)):
         now.good(entry)
     return entry
+
+
+def _runnable(now: Standing, after: int) -> int:
+    """What a server runs that has the releases up to `after`: heartbeats name no release that was repudiated."""
+    return next((each.entry for each in reversed(now.verdicts[:after]) if each.release), 0)
 
 
 def _repudiated(verdict: Verdict) -> bool:
