@@ -54,7 +54,9 @@ class HttpLine:
         timeout = urllib3.Timeout(connect=limits.connect_seconds, read=limits.idle_seconds)
         self._pool = open_pool(location, config, env, timeout)
         self._headers = {**self._pool.headers, "Accept-Encoding": "identity", "Pragma": "no-cache"}
-        if location.user is not None:
+        # http.extraHeader has the last word, as in git; two such headers are an error to servers
+        self._settled = any(name.lower() == "authorization" for name in self._headers)
+        if location.user is not None and not self._settled:
             self._use(location.user, location.password or "")
 
     def _use(self, user: str, password: str) -> None:
@@ -69,7 +71,7 @@ class HttpLine:
         for _ in range(_MAX_HOPS):
             if answer.status in _REDIRECTS:
                 url = self._next_hop(url, answer, tail)
-            elif answer.status == 401 and (found := self._known.fill()) is not None:
+            elif answer.status == 401 and not self._settled and (found := self._known.fill()) is not None:
                 self._use(*found)
             else:
                 break

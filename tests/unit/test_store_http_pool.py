@@ -104,7 +104,7 @@ def test_the_proxy_is_the_one_that_git_takes(
     path.write_text("" if configured is None else f'[http]\n proxy = "{configured}"\n')
     pool = open_pool(parse_location("https://git.example.com/x", Path("/")), read(path), env, urllib3.Timeout(1))
     proxy = pool.proxy
-    assert (proxy and f"{proxy.scheme}://{proxy.host.strip('[]')}:{proxy.port}") == want
+    assert (proxy and f"{proxy.scheme}://{(proxy.host or '').strip('[]')}:{proxy.port}") == want
     if configured and "@" in configured:
         assert isinstance(pool, urllib3.ProxyManager)
         assert pool.proxy_headers == urllib3.make_headers(proxy_basic_auth="me:s3@cret")
