@@ -158,12 +158,7 @@ class _Look:
             url: {name: oid for name, oid in refs.items() if not name.startswith(others)}
             for url, refs in listed.items()
         }
-        before = state.life
-        self._hear(listed, shown, now)
-        mute = self._state.life.mute
-        heard = self._state.life.heartbeat if self._state.life.heartbeat != before.heartbeat else None
-        if self._aside and heard is None:  # what is wrong with a file is said, and not remembered
-            self._state = replace(self._state, life=replace(self._state.life, mute=before.mute))
+        heard, mute = self._hear(listed, shown, now)
         judged = digest(
             {f"{url} {name}": oid for url, refs in shown.items() for name, oid in refs.items()},
             heard=self._state.life.heartbeat if self._state.life.hold else None,
@@ -262,12 +257,21 @@ class _Look:
                     break
         return tuple(found)
 
-    def _hear(self, listed: Mapping[str, RefMap], shown: Mapping[str, RefMap], now: float) -> None:
-        """The newest heartbeat, whoever shows it. The state that everything else is judged by knows of it."""
+    def _hear(
+        self, listed: Mapping[str, RefMap], shown: Mapping[str, RefMap], now: float
+    ) -> tuple[Entry | None, str | None]:
+        """The newest heartbeat, if it is news, and why one does not count. The state to judge the rest by knows it."""
+        before = self._state.life
         for url, refs in listed.items():
             verify = partial(fetch_trust, self._remotes[url], self._repo, theirs=shown[url], pin=self._state.pin)
             life = hear(self._home, self._remotes[url], self._repo, self._state, shown[url], refs, now, verify)
             self._state = replace(self._state, life=life)
+        mute, newest = self._state.life.mute, self._state.life.heartbeat
+        if newest != before.heartbeat:
+            return newest, mute
+        if self._aside:  # what is wrong with a file is said, and not remembered
+            self._state = replace(self._state, life=replace(self._state.life, mute=before.mute))
+        return None, mute
 
     def _judge(self, shown: Mapping[str, RefMap], now: float) -> None:
         order = sorted(shown, key=lambda url: self._newest(shown[url]), reverse=True)
