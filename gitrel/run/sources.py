@@ -20,11 +20,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused, RemoteError
-from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, LedgerRef, ObjectId
+from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
 from gitrel.run.pull import Fork, Progress, Pulled, bring, fetch_trust, judge, vouch
 from gitrel.run.state import Refusal, Sight, State
+from gitrel.run.views import disputed, refused_of_few, up_to
 from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
@@ -296,6 +297,7 @@ class _Look:
                 continue
             known |= theirs.items()
             self._judged.results.append(pulled)
+            self._judged.odd |= refused_of_few(pulled.refused, self._ledger, theirs, shown)
             self._judged.records |= records
         for url in shown:
             if url in against:
@@ -317,19 +319,19 @@ class _Look:
         """Without those whose record of a name does not verify where another one's does, and without all from a name on
         that has two records which do. What is left over differs only in what nobody can run."""
         for ledger in (TRUST, self._ledger):
-            while (name := _disputed(views, ledger)) is not None:
+            while (name := disputed(views, ledger)) is not None:
                 sides: dict[ObjectId, list[str]] = {}
                 for url, refs in views.items():
                     if str(name) in refs:
                         sides.setdefault(refs[str(name)], []).append(url)
-                cut = {url: _up_to(refs, ledger, name.entry) for url, refs in views.items()}
+                cut = {url: up_to(refs, ledger, name.entry) for url, refs in views.items()}
                 good = {
                     oid for oid, urls in sides.items() if any(self._vouches(url, cut[url], str(name)) for url in urls)
                 }
                 if not good:
                     break
                 if len(good) > 1:
-                    views = {url: _up_to(refs, ledger, name.entry - 1) for url, refs in views.items()}
+                    views = {url: up_to(refs, ledger, name.entry - 1) for url, refs in views.items()}
                     continue
                 for url in [url for oid, urls in sides.items() if oid not in good for url in urls]:
                     del views[url]
@@ -371,21 +373,6 @@ class _Look:
                 away = str(error) if error else old.away
                 found[url] = replace(old, shown="", away=away, where=remote.safe_url)
         return found
-
-
-def _disputed(views: Mapping[str, RefMap], ledger: Ledger) -> LedgerRef | None:
-    """The first entry that two of them show differently."""
-    seen: dict[Entry, set[ObjectId]] = {}
-    for refs in views.values():
-        for entry, oid in entries(refs, ledger).items():
-            seen.setdefault(entry, set()).add(oid)
-    disputed = min((entry for entry, oids in seen.items() if len(oids) > 1), default=None)
-    return None if disputed is None else ledger[disputed]
-
-
-def _up_to(refs: RefMap, ledger: Ledger, last: int) -> RefMap:
-    gone = {str(ledger[entry]) for entry in entries(refs, ledger) if entry > last}
-    return {name: oid for name, oid in refs.items() if name not in gone}
 
 
 def bring_from(home: Home, remotes: Remotes, entry: Entry, *, progress: Progress = lambda _: None) -> None:

@@ -131,6 +131,24 @@ def test_a_lying_mirror_is_reported_and_the_real_release_taken(shop: Shops, host
     server.fsck()
 
 
+def test_a_mirror_that_makes_up_the_next_release_is_named(shop: Shops, host: Hosts) -> None:
+    """Nobody else shows it; one that all show is nobody's lie."""
+    dev = shop(2)
+    liar = mirror_of(dev, "liar.git")
+    server = host()
+    server.join(dev.url, dev.pin, "--mirror", str(liar))
+    server.gitrel("pull")
+    fake = other_v3(dev, sign=False)
+    put(dev, liar, fake, V3)
+    said = server.gitrel("pull", code=10)
+    assert f"note: {liar}: it shows {V3}, which is refused, and others do not\n" in said.err
+    assert [each["refused"] for each in server.status()["mirrors"]] == [False, True]
+    dev.push(fake, V3)
+    server.gitrel("pull", code=10)
+    assert [each["refused"] for each in server.status()["mirrors"]] == [False, False]
+    assert server.current == "v2"
+
+
 def test_two_valid_trust_records_of_one_number(shop: Shops, host: Hosts, people: dict[str, Person]) -> None:
     """Both by somebody with the root role: neither counts, and what stands on one of them waits."""
     dev = shop(2)
