@@ -1,26 +1,30 @@
 """`gitrel bundle`: some releases, and all that a server needs to verify them, in one file for where no network goes.
 
 What it has: the whole trust ledger, the releases after the left end up to the right one, the builds and configs that
-they carry, and the approvals of all these. Files that the left end has are left out: whoever reads it has that.
+they carry, the approvals of all these, and the heartbeats since the left end. Files that the left end has are left out:
+whoever reads it has that. With the newest release for a left end it brings what else is new: heartbeats and trust.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gitrel.cli.console import Console
 from gitrel.cli.developer import open_developer
-from gitrel.cli.naming import named_entry, named_release, read_ledger
+from gitrel.cli.naming import named_entry, read_ledger
 from gitrel.cli.pulling import size
 from gitrel.errors import UsageError
-from gitrel.ids import TRUST, Entry, ObjectId
+from gitrel.ids import HEARTBEAT, TRUST, Entry, ObjectId
 from gitrel.release.cut import Standing
+from gitrel.release.witness import heartbeats_between
 from gitrel.run.watch import approvals_in
 from gitrel.store.bundle import write_bundle
 from gitrel.store.outgoing import objects_to_send
 from gitrel.store.repository import Repository
+from gitrel.trust.checks import Check
 from gitrel.trust.history import links
+from gitrel.trust.ledger import Verdict
 
 
 def bundle(
@@ -32,34 +36,49 @@ def bundle(
     names: str | None,
     output: Path,
 ) -> None:
-    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
+    also = (f"refs/{HEARTBEAT.kind.value}/",)
+    with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin, also=also) as dev:
         dev.sync()
         now = read_ledger(dev)
         after, last = _ends(console, now, names)
         _check_heads(now, after, last)
         known = dev.workspace.refs()
+        heard = heartbeats_between(known, dev.repo, now.trust, now.deploy, _runnable(now, after), last)
+        if after == last and not heard.chain and now.trust.newest.entry == _cited_trust(now, last):
+            hint = "`gitrel bundle v90..v100 -o FILE`; `gitrel heartbeat` signs that this is the newest"
+            raise UsageError("there is nothing between them", where=names or "", hint=hint)
         base = _base(dev.repo, now, after)
         refs = _refs(dev.repo, now, known, after, last, base)
-        objects = objects_to_send(dev.repo, sorted(refs.values()), {each: oid for oid, each in base.items()})
-        first = Entry(after + 1)
+        refs |= {str(HEARTBEAT[entry]): oid for entry, oid in heard.chain.items()}
         needs = {oid: name for oid, name in base.items() if after and name == str(now.verdicts[after - 1].ref)}
+        needs |= {heard.after[1]: str(HEARTBEAT[heard.after[0]])} if heard.after else {}
+        there = {name: oid for oid, name in (base | needs).items()}
+        objects = objects_to_send(dev.repo, sorted(refs.values()), there)
         written = write_bundle(dev.repo, output, refs, needs, objects)
     for verdict in now.verdicts[after:last]:
         if verdict.refusal is not None:
             state = "pending" if verdict.pending else "refused"
             console.note(f"note: {verdict.entry} is {state}: {verdict.refusal.what}")
-    what = f"{first}..{last}" if first < last else str(last)
-    console.out(f"{output}: {what} of {now.trust.app}, {now.deploy}; {len(objects)} objects, {size(written)}")
-    console.note(f"it builds on {after}" if after else "it builds on nothing: a server can be joined to it")
+    releases = [str(verdict.entry) for verdict in now.verdicts[after:last]]
+    said = f"{_contents(releases, heard.newest, now)} of {now.trust.app}, {now.deploy}"
+    console.out(f"{output}: {said}; {len(objects)} objects, {size(written)}")
+    console.note(f"it builds on v{after}" if after else "it builds on nothing: a server can be joined to it")
     console.note(f"next, on the server: gitrel pull {output.name}")
     console.result(
         file=str(output.absolute()),
-        releases=[str(verdict.entry) for verdict in now.verdicts[after:last]],
+        releases=releases,
+        heartbeat=str(heard.newest) if heard.newest else None,
         needs=f"v{after}" if after else None,
         refs=len(refs),
         objects=len(objects),
         bytes=written,
     )
+
+
+def _contents(releases: Sequence[str], heartbeat: Entry | None, now: Standing) -> str:
+    parts = [releases[0] if len(releases) == 1 else f"{releases[0]}..{releases[-1]}"] if releases else []
+    parts += [f"heartbeat {heartbeat}"] if heartbeat else []
+    return " and ".join(parts) or f"trust {now.trust.newest.entry}"
 
 
 def _ends(console: Console, now: Standing, names: str | None) -> tuple[int, Entry]:
@@ -68,13 +87,40 @@ def _ends(console: Console, now: Standing, names: str | None) -> tuple[int, Entr
     if not dots:
         left, right = "", left
     # a pending one may travel: its approvals come later, or by another way
-    last = named_entry(console, now, right) if right else named_release(console, now, None).entry
-    if last > len(now.verdicts) or (now.verdicts[last - 1].release is None and not now.verdicts[last - 1].pending):
-        now.good(last)
-    after = now.good(named_entry(console, now, left)).entry if left else 0
-    if after >= last:
+    last = _travels(now, named_entry(console, now, right) if right else _newest(now), pending=True)
+    after = int(_travels(now, named_entry(console, now, left), pending=False)) if left else 0
+    if after > last:
         raise UsageError("there is nothing between them", where=names or "", hint="`gitrel bundle v90..v100 -o FILE`")
     return after, last
+
+
+def _newest(now: Standing) -> Entry:
+    """The newest release that may run, or a later one that was repudiated: servers that have it must be told so."""
+    return next((each.entry for each in reversed(now.verdicts) if each.release or _repudiated(each)), None) or (
+        now.good().entry
+    )
+
+
+def _travels(now: Standing, entry: Entry, *, pending: bool) -> Entry:
+    """Raises what is wrong with a release that no server has, or takes."""
+    found = now.verdicts[entry - 1] if entry <= len(now.verdicts) else None
+    if found is None or not (found.release or _repudiated(found) or (pending and found.pending)):
+        now.good(entry)
+    return entry
+
+
+def _runnable(now: Standing, after: int) -> int:
+    """What a server runs that has the releases up to `after`: heartbeats name no release that was repudiated."""
+    return next((each.entry for each in reversed(now.verdicts[:after]) if each.release), 0)
+
+
+def _repudiated(verdict: Verdict) -> bool:
+    return verdict.refusal is not None and verdict.refusal.check == Check.REPUDIATED
+
+
+def _cited_trust(now: Standing, entry: Entry) -> Entry | None:
+    signed = now.verdicts[entry - 1].signed
+    return signed.record.trust.entry if signed is not None else None
 
 
 def _check_heads(now: Standing, after: int, last: Entry) -> None:

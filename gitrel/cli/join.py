@@ -14,7 +14,7 @@ from gitrel.errors import BadInput, NotFound, Refused, RemoteError, UsageError
 from gitrel.ids import TRUST, Deploy, Ledger, ObjectFormat, Sha256
 from gitrel.run.home import Home
 from gitrel.run.pull import fetch_trust, keep_approvals
-from gitrel.run.state import State
+from gitrel.run.state import MOST_SOURCES, State
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.repository import Repository
 
@@ -43,6 +43,7 @@ def join(
     wanted = Deploy(deploy)
     pinned = _pin(pin) if pin else None
     sources = tuple(dict.fromkeys(map(absolute, (url, *mirrors))))
+    _check_count(sources)
     if identity is not None:
         load_identity(identity)  # before anything is made
     if not _joined(home, sources, wanted, pinned):
@@ -113,6 +114,15 @@ def _found(
         console.note(f"note: the remote has no release of {deploy} yet")
 
 
+def _check_count(sources: tuple[str, ...]) -> None:
+    if len(sources) > MOST_SOURCES:
+        raise UsageError(
+            f"a home asks in {MOST_SOURCES} places at most",
+            why=f"these are {len(sources)}",
+            hint="`gitrel mirror --remove URL`",
+        )
+
+
 def mirror(console: Console, path: Path | None, add: Sequence[str], remove: Sequence[str]) -> None:
     """Change where a home asks, or show it. The first URL is the remote, the others are its mirrors."""
     home = open_home(path)
@@ -127,6 +137,7 @@ def mirror(console: Console, path: Path | None, add: Sequence[str], remove: Sequ
         sources = tuple(url for url in dict.fromkeys((*state.sources, *more)) if url not in less)
         if not sources:
             raise UsageError("a home needs one place to ask at", hint="add another one in the same command")
+        _check_count(sources)
         sights = {url: sight for url, sight in state.sights.items() if url in sources}
         return replace(state, url=sources[0], mirrors=sources[1:], sights=sights, forks=(), judged=None, watch=None)
 

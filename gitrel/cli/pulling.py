@@ -37,6 +37,10 @@ def pull(console: Console, path: Path | None, switch: bool, keep: int, file: str
     problem = _make_room(console, home, keep)
     if problem is not None:
         console.note(f"not pruned: {problem}")
+    if pulled.heard is not None:
+        console.note(f"heartbeat {pulled.heard}")
+    if pulled.mute is not None:
+        console.note(f"note: a heartbeat does not count: {pulled.mute}")
     say_staleness(console, home)
     for entry, refusal in pending.items():
         console.note(f"{entry} is pending: {refusal}")
@@ -52,6 +56,8 @@ def pull(console: Console, path: Path | None, switch: bool, keep: int, file: str
         release=str(pulled.release) if pulled.release else None,
         new=pulled.new,
         pending=[str(entry) for entry in pending],
+        heartbeat=str(pulled.heard) if pulled.heard else None,
+        heartbeat_trouble=pulled.mute,
     )
 
 

@@ -190,10 +190,19 @@ def _document(found: Status) -> dict[str, Any]:
     }
 
 
-def _mirrors(found: Status) -> list[dict[str, str | None]]:
+def _mirrors(found: Status) -> list[dict[str, Any]]:
     """All places where a server with mirrors asks, and what is wrong with them."""
     sights = {url: found.state.sights.get(url, Sight()) for url in found.sources if found.state.mirrors}
-    return [{"url": found.sources[url], "away": sight.away, "odd": sight.odd} for url, sight in sights.items()]
+    return [
+        {
+            "url": found.sources[url],
+            "away": sight.away,
+            "odd": sight.odd,
+            "refused": sight.refused,
+            "contact": sight.contact,
+        }
+        for url, sight in sights.items()
+    ]
 
 
 def _name(entry: Entry | None) -> str | None:
@@ -205,9 +214,10 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
     state, supervisor, now = found.state, found.supervisor or {}, found.now
     yield "app", f"{state.app}, {state.deploy}"
     for url, where in found.sources.items():
-        sight = state.sights.get(url)
-        said = (sight.away or sight.odd) if sight else None
-        yield "remote" if url == state.url else "mirror", f"{where}: {said}" if said else where
+        sight = state.sights.get(url, Sight())
+        said = sight.away or sight.odd if state.mirrors else None
+        last = f"; last good {_ago(sight.contact, now)}" if sight.contact is not None else ""
+        yield "remote" if url == state.url else "mirror", f"{where}: {said}{last}" if said else where
     yield "current", str(state.current or "none")
     if found.signers:
         first, *others = found.signers
@@ -221,7 +231,7 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
     if supervisor.get("release"):
         said += f", pid {supervisor['supervisor']}: {supervisor['release']} for {_since(supervisor['since'], now)}"
     yield "supervisor", said
-    yield "contact", _contact(state, now)
+    yield "contact", "never" if state.contact is None else _ago(state.contact, now)
     if state.pinned is not None:
         yield "PINNED", f"to {state.pinned} on this server; `gitrel unpin` ends it"
     if state.scales:
@@ -259,12 +269,10 @@ def _troubles(found: Status) -> Iterator[tuple[str, str]]:
         yield "UNHEALTHY", f"{supervisor['release']}: {supervisor['trouble']}"
 
 
-def _contact(state: State, now: float) -> str:
-    if state.contact is None:
-        return "never"
-    if state.contact > now + 1:
-        return f"{duration(state.contact - now)} ahead of this server's clock, which was set back"
-    return f"{duration(now - state.contact)} ago"
+def _ago(contact: float, now: float) -> str:
+    if contact > now + 1:
+        return f"{duration(contact - now)} ahead of this server's clock, which was set back"
+    return f"{duration(now - contact)} ago"
 
 
 def _process(process: Mapping[str, Any], memory: Mapping[int, int], now: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gitrel.dataclass import dataclass
-from gitrel.errors import Refused
+from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import (
     Cited,
     CitedRelease,
@@ -12,8 +12,9 @@ from gitrel.format.record import (
     ReceiptRecord,
     Signed,
     Stamp,
+    parse_record_as,
 )
-from gitrel.ids import App, Entry, Host, Ledger, RecordId, Sha256
+from gitrel.ids import HEARTBEAT, App, Deploy, Entry, Host, Ledger, ObjectId, RecordId, Sha256
 from gitrel.store.records import Sign, write_record
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import store_tree
@@ -21,7 +22,7 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
 from gitrel.trust.walk import RefMap, entries
-from gitrel.trust.witness import WitnessLedger
+from gitrel.trust.witness import Witness, WitnessLedger, contradictions, may_witness, named_releases
 
 Place = tuple[Entry, RecordId]
 """The newest entry of a ledger."""
@@ -44,6 +45,62 @@ def newest_entry(refs: RefMap, objects: Objects, trust: TrustChain, ledger: Ledg
             what = "nothing can follow what is there"
             raise Refused(what, check=Check.PREVIOUS, where=ref, why=str(refusal), hint=hint) from None
     return entry, RecordId.of("commit", raw, trust.format)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Heartbeats by number, the newest first, and what the oldest of them follows: None if that is v1."""
+
+    chain: dict[Entry, ObjectId]
+    after: tuple[Entry, ObjectId] | None
+
+    @property
+    def newest(self) -> Entry | None:
+        return next(iter(self.chain), None)
+
+
+def heartbeats_between(
+    refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, after: int, last: int
+) -> Heard:
+    """What somebody lacks who has a deploy's releases up to `after`, and gets those up to `last`.
+
+    The newest that a server counts which sees no later release, and the chain below it, down to the first that names
+    an earlier release than `after`: whoever has that release may have that heartbeat.
+    """
+    chain: dict[Entry, ObjectId] = {}
+    at = _newest_that_counts(refs, objects, trust, deploy, last)
+    while at is not None:
+        entry, oid = at
+        try:
+            record = parse_record_as(HeartbeatRecord, objects.read(oid, "commit"), trust.format).record
+        except (FormatError, NotFound, LocalStateError):
+            break  # a broken chain: auditors report it, and nobody else asks for more than the newest
+        if _named(record, deploy) < after:
+            break
+        chain[entry] = oid
+        at = (Entry(entry - 1), record.previous.oid) if record.previous else None
+    return Heard(chain=chain, after=at if chain else None)
+
+
+def _newest_that_counts(
+    refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, last: int
+) -> tuple[Entry, ObjectId] | None:
+    for entry, oid in reversed(entries(refs, HEARTBEAT).items()):
+        ref = str(HEARTBEAT[entry])
+        try:
+            found = WitnessLedger(trust, HEARTBEAT, shallow=True).add(ref, objects.read(oid, "commit"))
+            may_witness(trust.newest, HEARTBEAT, found.key, ref)
+        except (Refused, NotFound, LocalStateError):
+            continue
+        kept = any(cited.deploy == deploy for cited, _ in contradictions(found.record, refs))
+        if not kept and _named(found.record, deploy) <= last:
+            return entry, oid
+    return None
+
+
+def _named(record: Witness, deploy: Deploy) -> int:
+    """The newest release of a deploy when it was signed, 0 if there was none."""
+    return max((each.entry for each in named_releases(record) if each.deploy == deploy), default=0)
 
 
 def write_heartbeat(

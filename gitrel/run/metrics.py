@@ -19,7 +19,7 @@ from gitrel.errors import LocalStateError
 from gitrel.ids import Entry
 
 if TYPE_CHECKING:
-    from gitrel.run.state import State
+    from gitrel.run.state import Sight, State
 
 Labels = Mapping[str, str]
 
@@ -39,6 +39,11 @@ _FAMILIES = {
     "gitrel_trouble": ("gauge", "1 if the release that runs is not healthy."),
     "gitrel_remote_trouble": ("gauge", "1 if the last look at the remote failed."),
     "gitrel_remote_contact_timestamp_seconds": ("gauge", "When the remote last answered as it should."),
+    "gitrel_mirror_up": ("gauge", "1 if the remote or mirror answered when it was asked last."),
+    "gitrel_mirror_refused": ("gauge", "1 if what it shows is refused: forged, forked or rewritten."),
+    "gitrel_mirror_behind": ("gauge", "1 if it cannot give what was seen: an old ledger, or a broken transfer."),
+    "gitrel_mirror_last_success_timestamp_seconds": ("gauge", "When it last answered with nothing wrong."),
+    "gitrel_forks": ("gauge", "Names under which two records are shown."),
     "gitrel_signed_timestamp_seconds": ("gauge", "When the newest record that was seen here was signed."),
     "gitrel_stale": ("gauge", "1 if nothing was signed for longer than max_silence; absent without one."),
     "gitrel_supervisor_start_timestamp_seconds": ("gauge", "When the supervisor was started."),
@@ -55,7 +60,7 @@ _FAMILIES = {
 def encode(report: Mapping[str, Any], state: State, *, memory: Mapping[int, int]) -> str:
     """The whole file. `report` is a status document (`gitrel.run.report`), `memory` bytes by session."""
     samples: dict[str, list[str]] = {name: [] for name in _FAMILIES}
-    for name, labels, value in (*_of_home(report, state), *_of_processes(report, memory)):
+    for name, labels, value in (*_of_home(report, state), *_of_mirrors(state), *_of_processes(report, memory)):
         samples[name].append(f"{name}{_labels(labels)} {value:.15g}\n")
     text = ""
     for name, (kind, about) in _FAMILIES.items():
@@ -81,12 +86,29 @@ def _of_home(report: Mapping[str, Any], state: State) -> Iterator[tuple[str, Lab
     yield "gitrel_remote_trouble", {}, state.trouble is not None
     if state.contact is not None:
         yield "gitrel_remote_contact_timestamp_seconds", {}, state.contact
+    yield "gitrel_forks", {}, len(state.forks)
     if state.life.alive is not None:
         yield "gitrel_signed_timestamp_seconds", {}, state.life.alive
     if state.life.max_silence is not None:
         yield "gitrel_stale", {}, state.stale_since(_seconds(report["written"])) is not None
     yield "gitrel_supervisor_start_timestamp_seconds", {}, _seconds(report["started"])
     yield "gitrel_last_write_timestamp_seconds", {}, _seconds(report["written"])
+
+
+def _of_mirrors(state: State) -> Iterator[tuple[str, Labels, float]]:
+    """One series for each place that is asked, and was; two that differ in their user alone are one, the worse."""
+    places: dict[str, list[Sight]] = {}
+    for url in state.sources:
+        if (sight := state.sights.get(url)) is not None and sight.where:
+            places.setdefault(sight.where, []).append(sight)
+    for where, sights in places.items():
+        labels = {"url": where}
+        yield "gitrel_mirror_up", labels, all(sight.away is None for sight in sights)
+        yield "gitrel_mirror_refused", labels, any(sight.refused for sight in sights)
+        yield "gitrel_mirror_behind", labels, any(sight.behind for sight in sights)
+        contacts = [sight.contact for sight in sights if sight.contact is not None]
+        if len(contacts) == len(sights):
+            yield "gitrel_mirror_last_success_timestamp_seconds", labels, min(contacts)
 
 
 def _of_processes(report: Mapping[str, Any], memory: Mapping[int, int]) -> Iterator[tuple[str, Labels, float]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gitrel.dataclass import dataclass, replace
 from gitrel.errors import NotFound, Refused, RemoteError
-from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, Sha256
+from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256
 from gitrel.run.files import has_files
 from gitrel.run.freshness import held_back
 from gitrel.run.home import Home
@@ -61,7 +61,8 @@ class Fork:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
     """What a pull found. `release` is the newest that may run (new or not), `refused` every newer one that may
-    not. `shallow`: the chain was verified from `release` on only. `forks`: where several sources differ.
+    not. `shallow`: the chain was verified from `release` on only. `forks`: where several sources differ. `heard`: a
+    newer heartbeat than before that counts; `mute`: why a newer one does not.
     """
 
     release: Entry | None
@@ -69,14 +70,19 @@ class Pulled:
     refused: Mapping[Entry, Refusal]
     shallow: bool = False
     forks: tuple[Fork, ...] = ()
+    heard: Entry | None = None
+    mute: str | None = None
 
 
 class _NotThese(Exception):
     """Releases are in the quarantine that may not come into the home: not an error, but another turn."""
 
-    def __init__(self, refused: Mapping[Entry, Refusal], broken: Entry | None = None) -> None:
+    def __init__(
+        self, refused: Mapping[Entry, Refusal], ids: Mapping[Entry, RecordId], broken: Entry | None = None
+    ) -> None:
         super().__init__()
         self.refused = refused
+        self.ids = ids
         self.broken = broken  # where the chain ends: what comes after it was not even looked at
 
 
@@ -129,13 +135,15 @@ def judge(
     """
     ledger = Ledger.releases(state.deploy)
     refused: dict[Entry, Refusal] = {}
+    left_out: dict[Entry, RecordId] = {}
     records: set[ObjectId] = set()
     while True:
         with Quarantine(repo, home.run / "quarantine") as quarantine:
             try:
-                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress, records, now).run()
+                pulled = _Pull(home, remote, repo, quarantine, state, theirs, progress, records, now, left_out).run()
             except _NotThese as found:
                 refused |= found.refused
+                left_out |= found.ids
                 after = [entry for entry in entries(theirs, ledger) if found.broken and entry > found.broken]
                 theirs = _without(theirs, ledger, [*found.refused, *after])
                 continue
@@ -172,7 +180,9 @@ def bring(home: Home, remote: Remote, entry: Entry, *, progress: Progress = lamb
 
 
 class _Pull:
-    """One pull, step by step. `records`: gets those that may have too few approvals so far. `now`: to take new ones."""
+    """One pull, step by step. `records`: gets those that may have too few approvals so far. `now`: to take new ones.
+    `left_out`: what the remote has besides `theirs`, and an earlier turn refused.
+    """
 
     def __init__(
         self,
@@ -185,8 +195,10 @@ class _Pull:
         progress: Progress,
         records: set[ObjectId],
         now: float = 0.0,
+        left_out: Mapping[Entry, RecordId] | None = None,
     ) -> None:
         self._now = now
+        self._left_out = left_out or {}
         self._records = records
         self._home = home
         self._remote = remote
@@ -236,7 +248,8 @@ class _Pull:
                 return verdict.entry
         if refused:
             last = verdicts[-1].entry
-            raise _NotThese(refused, last if last < max(entries(self._theirs, self._ledger)) else None)
+            ids = {each.entry: each.id for each in verdicts if each.entry in refused}
+            raise _NotThese(refused, ids, last if last < max(entries(self._theirs, self._ledger)) else None)
         return None
 
     def _verdicts(self, trust: TrustChain, only: Entry | None = None) -> list[Verdict]:
@@ -253,6 +266,7 @@ class _Pull:
                 anchor=self._state.seen,
                 shallow=only is not None,
                 released_before=lambda part: accepted(self._repo, self._state, part),
+                left_out=self._left_out,
             )
         )
 
@@ -335,7 +349,7 @@ class _Pull:
         try:
             verified = prepare(self._home, self._quarantine.repository, release, starting=False)
         except Refused as refusal:
-            raise _NotThese({release.entry: Refusal.of(refusal)}) from None
+            raise _NotThese({release.entry: Refusal.of(refusal)}, {release.entry: release.id}) from None
         self._adopt(trust, [each.release for each in verdicts if each.release and each.entry <= release.entry])
         entry = release.entry
         self._home.point(self._home.releases / str(entry), f"../builds/{verified.build.oid}")

@@ -13,17 +13,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 
 from gitrel.dataclass import dataclass, field, replace
-from gitrel.errors import GitrelError, NotFound, Refused, RemoteError
-from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, LedgerRef, ObjectId
+from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused, RemoteError
+from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
 from gitrel.run.pull import Fork, Progress, Pulled, bring, fetch_trust, judge, vouch
 from gitrel.run.state import Refusal, Sight, State
+from gitrel.run.views import disputed, refused_of_few, up_to
 from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
@@ -70,7 +72,7 @@ def _nothing_new(home: Home, state: State, watch: Watch, remotes: Remotes, now: 
     first = state.turn % len(urls)
     sights, errors = dict(state.sights), list[RemoteError]()
     for url in urls[first:] + urls[:first]:
-        sight = sights.get(url, Sight(shown=watch.shown))
+        sight = replace(sights.get(url, Sight(shown=watch.shown)), where=remotes[url].safe_url)
         try:
             shown = remotes[url].list(watch.prefixes, within=_patience(remotes))
         except RemoteError as error:
@@ -78,11 +80,13 @@ def _nothing_new(home: Home, state: State, watch: Watch, remotes: Remotes, now: 
             sights[url] = replace(sight, away=str(error))
             continue
         if watch.view(shown) != sight.shown:
+            sights[url] = replace(sight, away=None)  # or the look that follows would leave it out
+            home.change_state(lambda state: replace(state, sights=sights))
             return False
-        if len(urls) > 1:
-            sights[url] = replace(sight, away=None)
+        sights[url] = replace(sight, away=None, contact=sight.contact if sight.odd else now)
         home.change_state(lambda state: replace(state, contact=now, turn=state.turn + 1, sights=sights))
         return True
+    home.change_state(lambda state: replace(state, sights=sights))
     raise errors[0]
 
 
@@ -92,11 +96,13 @@ def _patience(remotes: Remotes) -> int | None:
 
 @dataclass(slots=True)
 class _Judged:
-    """What came of the sources, one after the other. `odd`: what is wrong with one, by URL."""
+    """What came of the sources, one after the other. `odd`: what is wrong with one, by URL; those that are `behind`
+    are not refused."""
 
     results: list[Pulled] = field(default_factory=list)
     records: set[ObjectId] = field(default_factory=set)
     odd: dict[str, str] = field(default_factory=dict)
+    behind: set[str] = field(default_factory=set)
     errors: list[GitrelError] = field(default_factory=list)
 
     def together(self) -> Pulled:
@@ -129,9 +135,20 @@ class _Look:
         self._state = home.read_state()
         self._ledger, self._configs = Ledger.releases(self._state.deploy), Ledger.config(self._state.deploy)
         self._away: dict[str, GitrelError] = {}
+        self._answered: dict[str, RefMap] = {}
         self._judged = _Judged()
 
     def run(self, now: float, *, everyone: bool) -> Pulled:
+        """What is wrong with each source is remembered, whatever comes of it."""
+        try:
+            return self._run(now, everyone=everyone)
+        except (Refused, RemoteError, NotFound):
+            if not self._aside:
+                with contextlib.suppress(LocalStateError):  # the first error says what to do
+                    self._home.change_state(lambda state: replace(state, sights=self._sights(now, None)))
+            raise
+
+    def _run(self, now: float, *, everyone: bool) -> Pulled:
         state, several = self._state, len(self._remotes) > 1
         listed = self._listed(everyone=everyone)
         forks = self._forks(listed) if several or self._aside else ()
@@ -142,7 +159,7 @@ class _Look:
             url: {name: oid for name, oid in refs.items() if not name.startswith(others)}
             for url, refs in listed.items()
         }
-        self._hear(listed, shown, now)
+        heard, mute = self._hear(listed, shown, now)
         judged = digest(
             {f"{url} {name}": oid for url, refs in shown.items() for name, oid in refs.items()},
             heard=self._state.life.heartbeat if self._state.life.hold else None,
@@ -154,6 +171,7 @@ class _Look:
             pulled = Pulled(release=state.ready, new=False, refused=state.refused)
             approvals = state.watch.approvals if state.watch else set()
             self._judged.odd = {url: sight.odd for url, sight in state.sights.items() if sight.odd is not None}
+            self._judged.behind = {url for url, sight in state.sights.items() if not sight.refused}
         watch = self._watch(listed, approvals)
         configs = [entries(refs, self._configs) for url, refs in listed.items() if url not in self._judged.odd]
         configured = max((entry for each in configs for entry in each), default=None)
@@ -169,13 +187,13 @@ class _Look:
                 contact=now,
                 trouble=None,
                 watch=watch,
-                sights=self._sights(watch, listed) if several else {},
+                sights=self._sights(now, watch),
                 forks=tuple(map(str, forks)),
                 turn=state.turn + 1 if several else 0,
             )
 
         self._home.change_state(change)
-        return replace(pulled, forks=forks)
+        return replace(pulled, forks=forks, heard=heard, mute=mute)
 
     def _listed(self, *, everyone: bool) -> dict[str, RefMap]:
         """All that each source has of these ledgers. Raises what is wrong with the first if none answers."""
@@ -201,14 +219,18 @@ class _Look:
             except (RemoteError, NotFound) as error:
                 self._away[url] = error
                 continue
-            found[url] = refs
+            found[url] = self._answered[url] = refs
         return found
 
     def _check_needs(self, remote: Remote, refs: RefMap) -> None:
-        """A bundle has to begin where this home ends, or before that. Raises `NotFound`."""
-        needs = {oid: said for oid, said in remote.needs().items() if oid not in self._repo}
-        there, seen = entries(refs, self._ledger), self._state.seen
-        if needs and not (seen is not None and seen.entry in there):
+        """A bundle has to begin where this home ends, or before that. Raises `NotFound`.
+
+        A heartbeat that it builds on is for stock git: no home keeps any, and each is judged alone.
+        """
+        there = {oid: said for oid, said in remote.needs().items() if not said.startswith(HEARTBEAT.prefix)}
+        needs = {oid: said for oid, said in there.items() if oid not in self._repo}
+        seen = self._state.seen
+        if needs and not (seen is not None and seen.entry in entries(refs, self._ledger)):
             raise NotFound(
                 "the bundle builds on what is not here",
                 where=remote.safe_url,
@@ -236,12 +258,21 @@ class _Look:
                     break
         return tuple(found)
 
-    def _hear(self, listed: Mapping[str, RefMap], shown: Mapping[str, RefMap], now: float) -> None:
-        """The newest heartbeat, whoever shows it. The state that everything else is judged by knows of it."""
+    def _hear(
+        self, listed: Mapping[str, RefMap], shown: Mapping[str, RefMap], now: float
+    ) -> tuple[Entry | None, str | None]:
+        """The newest heartbeat, if it is news, and why one does not count. The state to judge the rest by knows it."""
+        before = self._state.life
         for url, refs in listed.items():
             verify = partial(fetch_trust, self._remotes[url], self._repo, theirs=shown[url], pin=self._state.pin)
             life = hear(self._home, self._remotes[url], self._repo, self._state, shown[url], refs, now, verify)
             self._state = replace(self._state, life=life)
+        mute, newest = self._state.life.mute, self._state.life.heartbeat
+        if newest != before.heartbeat:
+            return newest, mute
+        if self._aside:  # what is wrong with a file is said, and not remembered
+            self._state = replace(self._state, life=replace(self._state.life, mute=before.mute))
+        return None, mute
 
     def _judge(self, shown: Mapping[str, RefMap], now: float) -> None:
         order = sorted(shown, key=lambda url: self._newest(shown[url]), reverse=True)
@@ -261,16 +292,19 @@ class _Look:
                 if self._remotes[url].partial and isinstance(error, NotFound):
                     error.hint = self._better_bundle(shown[url])
                 self._judged.odd[url] = str(error)
+                self._judged.behind |= {url} if isinstance(error, RemoteError) else set()
                 self._judged.errors.append(error)
                 continue
             known |= theirs.items()
             self._judged.results.append(pulled)
+            self._judged.odd |= refused_of_few(pulled.refused, self._ledger, theirs, shown)
             self._judged.records |= records
         for url in shown:
             if url in against:
                 self._judged.odd.setdefault(url, "it shows another record than was verified here under one name")
-            elif lacks := self._lacks(shown[url]):
-                self._judged.odd.setdefault(url, f"it is behind: it has no {lacks}")
+            elif (lacks := self._lacks(shown[url])) and url not in self._judged.odd:
+                self._judged.odd[url] = f"it is behind: it has no {lacks}"
+                self._judged.behind.add(url)
 
     def _newest(self, refs: RefMap) -> tuple[int, int]:
         return max(entries(refs, self._ledger), default=0), max(entries(refs, TRUST), default=0)
@@ -285,19 +319,19 @@ class _Look:
         """Without those whose record of a name does not verify where another one's does, and without all from a name on
         that has two records which do. What is left over differs only in what nobody can run."""
         for ledger in (TRUST, self._ledger):
-            while (name := _disputed(views, ledger)) is not None:
+            while (name := disputed(views, ledger)) is not None:
                 sides: dict[ObjectId, list[str]] = {}
                 for url, refs in views.items():
                     if str(name) in refs:
                         sides.setdefault(refs[str(name)], []).append(url)
-                cut = {url: _up_to(refs, ledger, name.entry) for url, refs in views.items()}
+                cut = {url: up_to(refs, ledger, name.entry) for url, refs in views.items()}
                 good = {
                     oid for oid, urls in sides.items() if any(self._vouches(url, cut[url], str(name)) for url in urls)
                 }
                 if not good:
                     break
                 if len(good) > 1:
-                    views = {url: _up_to(refs, ledger, name.entry - 1) for url, refs in views.items()}
+                    views = {url: up_to(refs, ledger, name.entry - 1) for url, refs in views.items()}
                     continue
                 for url in [url for oid, urls in sides.items() if oid not in good for url in urls]:
                     del views[url]
@@ -321,31 +355,24 @@ class _Look:
         prefixes = tuple(dict.fromkeys(prefix for watch in each for prefix in watch.prefixes))
         return replace(each[0], prefixes=prefixes) if len(each) > 1 else each[0]
 
-    def _sights(self, watch: Watch, listed: Mapping[str, RefMap]) -> dict[str, Sight]:
+    def _sights(self, now: float, watch: Watch | None) -> dict[str, Sight]:
+        """Without a `watch`, what was shown came to nothing."""
         found: dict[str, Sight] = {}
-        for url in self._remotes:
-            old = self._state.sights.get(url, Sight())
-            if url in listed:
-                found[url] = Sight(shown=watch.view(listed[url]), odd=self._judged.odd.get(url))
+        for url, remote in self._remotes.items():
+            old, odd = self._state.sights.get(url, Sight()), self._judged.odd.get(url)
+            if url in self._answered:
+                found[url] = Sight(
+                    shown=watch.view(self._answered[url]) if watch else "",
+                    odd=odd,
+                    refused=odd is not None and url not in self._judged.behind,
+                    contact=old.contact if odd else now,
+                    where=remote.safe_url,
+                )
             else:
                 error = self._away.get(url)
-                found[url] = replace(old, shown="", away=str(error) if error else old.away)
+                away = str(error) if error else old.away
+                found[url] = replace(old, shown="", away=away, where=remote.safe_url)
         return found
-
-
-def _disputed(views: Mapping[str, RefMap], ledger: Ledger) -> LedgerRef | None:
-    """The first entry that two of them show differently."""
-    seen: dict[Entry, set[ObjectId]] = {}
-    for refs in views.values():
-        for entry, oid in entries(refs, ledger).items():
-            seen.setdefault(entry, set()).add(oid)
-    disputed = min((entry for entry, oids in seen.items() if len(oids) > 1), default=None)
-    return None if disputed is None else ledger[disputed]
-
-
-def _up_to(refs: RefMap, ledger: Ledger, last: int) -> RefMap:
-    gone = {str(ledger[entry]) for entry in entries(refs, ledger) if entry > last}
-    return {name: oid for name, oid in refs.items() if name not in gone}
 
 
 def bring_from(home: Home, remotes: Remotes, entry: Entry, *, progress: Progress = lambda _: None) -> None:

@@ -15,6 +15,7 @@ from gitrel.trust.anchor import Anchor
 from gitrel.trust.checks import Check
 
 FORMAT = 1
+MOST_SOURCES = 16  # places where a home asks: they share the time of a look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +42,23 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What one of several sources showed when it was looked at last: `shown` is the digest of what a `Watch` asks for.
-    `away`: why it did not answer; `odd`: what is wrong with what it shows. Both are None if all is well.
+    """What a source showed when it was looked at last: `shown` is the digest of what a `Watch` asks for.
+    `away`: why it did not answer; `odd`: what is wrong with what it shows. Both are None if all is well. `refused`:
+    what is odd contradicts what was seen or does not verify; otherwise it gave less than was seen. `contact`: when all
+    was well last, in seconds since 1970. `where`: its URL, as it may be shown.
     """
 
     shown: str = ""
     away: str | None = None
     odd: str | None = None
+    refused: bool = False
+    contact: float | None = None
+    where: str = ""
+
+    @property
+    def behind(self) -> bool:
+        """It answers, and cannot give what was seen: an older ledger, or a transfer that broke."""
+        return self.away is None and self.odd is not None and not self.refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +73,7 @@ class State:
     release from being started here. `configured`: the newest config that the remote shows, which nobody verified.
     `scales`: how many of a process type, where this server differs from the build. `released`: the releases
     whose release phase was done here. `mirrors`: where else than at `url` the ledgers may be had; `sights`: what each
-    of these places showed, by URL; `forks`: where they differ, in words; `turn`: counts looks, for whose turn it is.
+    of all places showed, by URL; `forks`: where they differ, in words; `turn`: counts looks, for whose turn it is.
     `life`: what was signed when. `host`: as whom this server signs receipts, with the key in the file `receipt_key`,
     below the home or absolute.
     """

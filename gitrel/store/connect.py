@@ -65,7 +65,7 @@ def open_line(
                 seconds=meter.limits.idle_seconds,
                 interactive=interactive,
             )
-            return HttpLine(location, meter, config, known)
+            return HttpLine(location, meter, config, env, known)
 
 
 def _tcp(location: Location, meter: Meter, service: str) -> Stream:

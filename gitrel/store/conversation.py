@@ -49,7 +49,8 @@ class Advertisement:
         return feature in self.capabilities
 
     def check_format(self, fmt: ObjectFormat) -> None:
-        if self.format is not fmt and (self.version == 2 or self.refs):
+        # an empty repository of an old server's says nothing at all
+        if self.format is not fmt and (self.version == 2 or self.refs or b"object-format" in self.capabilities):
             raise RemoteError(
                 "the remote's object format is another",
                 why=f"it has {self.format.value} ids, this repository {fmt.value}",

@@ -1,25 +1,24 @@
 """git's smart HTTP protocol (gitprotocol-http(5)) over urllib3. Runs in the transfer child only.
 
-Proxies, a private CA, `http.extraHeader` and `http.sslVerify` come from git's configuration, as dulwich reads it; a
-user and a password from the URL, or from git's credential helpers. The dumb protocol, content encodings and
-redirects to another origin are refused.
+Proxies, a private CA, `http.extraHeader` and `http.sslVerify` come from git's configuration (`http_pool`), a user and
+a password from the URL, or from git's credential helpers. The dumb protocol, content encodings and redirects to
+another origin are refused.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from dulwich.client import default_urllib3_manager
-from dulwich.config import StackedConfig
 from dulwich.protocol import Protocol as PktLines
 
 from gitrel.errors import RemoteError
 from gitrel.store.credentials import Credentials
+from gitrel.store.http_pool import open_pool
 from gitrel.store.location import GitConfig, Location
 from gitrel.store.wire import Meter, escaped
 
@@ -41,7 +40,9 @@ _ADVICE = {
 class HttpLine:
     """One repository on an HTTP server; a GET, then POSTs."""
 
-    def __init__(self, location: Location, meter: Meter, config: GitConfig, known: Credentials) -> None:
+    def __init__(
+        self, location: Location, meter: Meter, config: GitConfig, env: Mapping[str, str], known: Credentials
+    ) -> None:
         self.where = location.safe
         self.meter = meter
         self._base = location.safe.rstrip("/") + "/"
@@ -51,10 +52,11 @@ class HttpLine:
         self._answer: urllib3.BaseHTTPResponse | None = None
         limits = meter.limits
         timeout = urllib3.Timeout(connect=limits.connect_seconds, read=limits.idle_seconds)
-        stacked = StackedConfig(list(config.files))
-        self._pool = default_urllib3_manager(stacked, base_url=self._base, timeout=timeout)  # type: ignore[arg-type]
+        self._pool = open_pool(location, config, env, timeout)
         self._headers = {**self._pool.headers, "Accept-Encoding": "identity", "Pragma": "no-cache"}
-        if location.user is not None:
+        # http.extraHeader has the last word, as in git; two such headers are an error to servers
+        self._settled = any(name.lower() == "authorization" for name in self._headers)
+        if location.user is not None and not self._settled:
             self._use(location.user, location.password or "")
 
     def _use(self, user: str, password: str) -> None:
@@ -69,7 +71,7 @@ class HttpLine:
         for _ in range(_MAX_HOPS):
             if answer.status in _REDIRECTS:
                 url = self._next_hop(url, answer, tail)
-            elif answer.status == 401 and (found := self._known.fill()) is not None:
+            elif answer.status == 401 and not self._settled and (found := self._known.fill()) is not None:
                 self._use(*found)
             else:
                 break

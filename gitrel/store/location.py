@@ -139,25 +139,25 @@ class GitConfig:
     def get(self, section: tuple[str, ...], key: str) -> str | None:
         """The value that wins, or None. `section` is `("core",)` or `("remote", "origin")`."""
         last: str | None = None
-        for name, value in self._all():
+        for name, value in self.variables():
             if name == (*section, key.lower()):
                 last = value
         return last
 
     def first(self, section: tuple[str, ...], key: str) -> str | None:
         """The first value: of several `remote.<n>.url`, git fetches from that."""
-        return next((value for name, value in self._all() if name == (*section, key.lower())), None)
+        return next((value for name, value in self.variables() if name == (*section, key.lower())), None)
 
     def all(self, section: tuple[str, ...], key: str) -> list[str]:
         """Every value, the least important first."""
-        return [value for name, value in self._all() if name == (*section, key.lower())]
+        return [value for name, value in self.variables() if name == (*section, key.lower())]
 
     def rewrite(self, url: str, *, push: bool) -> str:
         """`url` after `url.<base>.insteadOf`; the longest match wins, `pushInsteadOf` before it when pushing."""
         for key in ["pushinsteadof", "insteadof"] if push else ["insteadof"]:
             matches = [
                 (len(value), name[1])
-                for name, value in self._all()
+                for name, value in self.variables()
                 if len(name) == 3 and name[0] == "url" and name[2] == key and value and url.startswith(value)
             ]
             if matches:
@@ -165,8 +165,8 @@ class GitConfig:
                 return base + url[length:]
         return url
 
-    def _all(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Every variable, the least important first."""
+    def variables(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Every variable by its parts, the section and the key in lower case, the least important first."""
         for file in reversed(self.files):
             for section in file.sections():
                 parts = [part.decode("utf-8", "surrogateescape") for part in section]
@@ -176,10 +176,8 @@ class GitConfig:
 
 
 def proxied(env: Mapping[str, str], scheme: str) -> dict[str, str]:
-    """The environment in which dulwich finds the proxy that curl, and so git, would choose for this scheme.
-
-    dulwich 1.2.21 knows the lower-case names only, and takes an https proxy for http too. curl takes no
-    `HTTP_PROXY` (httpoxy).
+    """The environment with nothing but the proxy that curl, and so git, would choose for this scheme, as
+    `<scheme>_proxy`. curl takes no `HTTP_PROXY` (httpoxy).
     """
     upper = env.get("HTTPS_PROXY") if scheme == "https" else None
     chosen = env.get(f"{scheme}_proxy") or upper or env.get("all_proxy") or env.get("ALL_PROXY")

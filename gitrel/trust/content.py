@@ -259,9 +259,9 @@ def hash_tree(
 
     def node(entry: TreeEntry, depth: int = 0) -> Node:
         if entry.oid not in known:
-            if depth > MAX_DEPTH:
-                raise _too_deep(where)
             if entry.mode is Mode.DIRECTORY:
+                if depth > MAX_DEPTH:
+                    raise _too_deep(where)
                 entries = _entries(objects, entry.oid, fmt, where).values()
                 known[entry.oid] = directory_node({each.name: node(each, depth + 1) for each in entries}, fmt)[1]
             else:

@@ -185,11 +185,13 @@ def walk_releases(
     anchor: Anchor | None = None,
     shallow: bool = False,
     released_before: Callable[[RecordId], bool] | None = None,
+    left_out: Mapping[Entry, RecordId] | None = None,
 ) -> Iterator[Verdict]:
     """A verdict for each release after the anchor, oldest first; one that breaks the chain is the last.
 
-    Raises `Refused` (13) if the anchor's own release is gone or another one, or if a release that the trust
-    names has not come; (7) if the trust names another one than was seen.
+    `left_out`: releases that are there, too, and were refused by an earlier walk: trust may name them. Raises `Refused`
+    (13) if the anchor's own release is gone or another one, or if a release that the trust names has not come; (7) if
+    the trust names another one than was seen.
     """
     ledger = Ledger.releases(deploy)
     found = entries(refs, ledger)
@@ -202,7 +204,7 @@ def walk_releases(
             why=f"it was {anchor.id.oid}, verified" + (f"; the remote says {now}" if now else ""),
             hint="the ledger was rewritten or rolled back: ask who can write to the remote",
         )
-    _check_heads(trust, deploy, found, anchor)
+    _check_heads(trust, deploy, found, anchor, left_out or {})
     verifier = ReleaseLedger(
         trust,
         deploy,
@@ -226,14 +228,20 @@ def walk_releases(
             return
 
 
-def _check_heads(trust: TrustChain, deploy: Deploy, found: Mapping[Entry, ObjectId], anchor: Anchor | None) -> None:
+def _check_heads(
+    trust: TrustChain,
+    deploy: Deploy,
+    found: Mapping[Entry, ObjectId],
+    anchor: Anchor | None,
+    left_out: Mapping[Entry, RecordId],
+) -> None:
     """What trust records name exists, and is what an earlier verification saw; the walk compares what comes after."""
     ledger = Ledger.releases(deploy)
     for each in trust:
         head = each.head(deploy)
         if head is None:
             continue
-        if head.entry > max(found, default=0):
+        if head.entry > max(found, default=0) and left_out.get(head.entry) != head.id:
             raise Refused(
                 f"{head.entry} is not there, which trust {each.entry} names",
                 check=Check.HIGHEST_SEEN,

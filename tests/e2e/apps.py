@@ -182,7 +182,7 @@ class Host:
     def state(self) -> dict[str, Any]:
         """The home's memory, without what every pull writes down."""
         found: dict[str, Any] = json.loads((self.path / "state.json").read_text())
-        return {name: value for name, value in found.items() if name not in ("contact", "trouble")}
+        return {name: value for name, value in found.items() if name not in ("contact", "trouble", "sights")}
 
     def snapshot(self) -> dict[str, Any]:
         """All of the home that a failed command leaves alone: every file, and the state."""

@@ -131,6 +131,32 @@ def config_by_hand(desk: Desk, tree: str, *, entry: int, trust: int, previous: s
     return commit_by_hand(desk, tree, parents, "Config by hand\n\n" + "\n".join(lines) + "\n", date=LONG_AGO)
 
 
+def heartbeat_by_hand(
+    desk: Desk,
+    *,
+    entry: int,
+    previous: str,
+    heads: list[str],
+    app: str = "shop",
+    date: str = LONG_AGO,
+    sign: bool = True,
+) -> str:
+    """A heartbeat that cites the trust which `previous` cites; `heads` as `production v2 <cite>`; its id."""
+    tree = desk.git("mktree", stdin=b"")
+    lines = [
+        "Gitrel-Record: heartbeat",
+        "Gitrel-Format: 1",
+        f"App: {app}",
+        f"Entry: v{entry}",
+        f"Previous: {cite(desk, previous)}",
+        f"Trust: {trailer(desk, previous, 'Trust')}",
+        *(f"Head: {head}" for head in heads),
+        f"Tree-SHA256: {tree_sha256(desk, tree)}",
+    ]
+    message = f"Heartbeat by hand v{entry}\n\n" + "\n".join(lines) + "\n"
+    return commit_by_hand(desk, tree, [desk.git("rev-parse", previous)], message, date=date, sign=sign)
+
+
 def approval_by_hand(desk: Desk, rev: str, what: str, *, trust: int, key: str) -> str:
     """The approval of a record, by `git mktag` and ssh-keygen; its id. `what`: `release production v3`."""
     record = desk.git("rev-parse", rev)

@@ -92,23 +92,44 @@ http {{
         auth_basic git;
         auth_basic_user_file {folder}/htpasswd;
         location / {{
-            fastcgi_pass unix:{folder}/fcgi.sock;
-            fastcgi_param SCRIPT_FILENAME {backend};
-            fastcgi_param GIT_PROJECT_ROOT {root};
-            fastcgi_param GIT_HTTP_EXPORT_ALL "";
+            include {folder}/backend;
             fastcgi_param GIT_PROTOCOL $http_git_protocol;
-            fastcgi_param GIT_CONFIG_GLOBAL /dev/null;
             fastcgi_param PATH_INFO $uri;
-            fastcgi_param QUERY_STRING $query_string;
-            fastcgi_param REQUEST_METHOD $request_method;
-            fastcgi_param CONTENT_TYPE $content_type;
-            fastcgi_param CONTENT_LENGTH $content_length;
-            fastcgi_param REMOTE_USER $remote_user;
-            fastcgi_param REMOTE_ADDR $remote_addr;
-            fastcgi_read_timeout 120s;
+        }}
+        location ~ ^/v0(/.*)$ {{
+            include {folder}/backend;
+            fastcgi_param GIT_PROTOCOL "";
+            fastcgi_param PATH_INFO $1;
         }}
     }}
 }}
+"""
+
+_BACKEND = """\
+fastcgi_pass unix:{folder}/fcgi.sock;
+fastcgi_param SCRIPT_FILENAME {backend};
+fastcgi_param GIT_PROJECT_ROOT {root};
+fastcgi_param GIT_HTTP_EXPORT_ALL "";
+fastcgi_param GIT_CONFIG_GLOBAL /dev/null;
+fastcgi_param QUERY_STRING $query_string;
+fastcgi_param REQUEST_METHOD $request_method;
+fastcgi_param CONTENT_TYPE $content_type;
+fastcgi_param CONTENT_LENGTH $content_length;
+fastcgi_param REMOTE_USER $remote_user;
+fastcgi_param REMOTE_ADDR $remote_addr;
+fastcgi_read_timeout 120s;
+"""
+
+# A git, and an ssh, that pass no GIT_PROTOCOL on: what they start speaks version 0, as before git 2.18.
+_OLD_GIT = """\
+#!/bin/sh
+unset GIT_PROTOCOL GIT_EXEC_PATH
+exec {git} "$@"
+"""
+_OLD_SSH = """\
+#!/bin/sh
+unset GIT_PROTOCOL
+exec {ssh} -F {folder}/ssh_config "$@"
 """
 
 
@@ -126,21 +147,26 @@ class Servers:
         _git(self.root, "init", "-q", "--bare", "-b", "main", f"--object-format={object_format}", str(path))
         return path
 
-    def url(self, transport: str, name: str) -> str:
+    def url(self, transport: str, name: str, version: int = 2) -> str:
+        """`version` 0: of a server that speaks no newer protocol; `env` has to be told the same."""
         user = pwd.getpwuid(os.getuid()).pw_name
-        path = f"{self.root}/{name}.git"
+        path, web = f"{self.root}/{name}.git", f"{name}.git" if version else f"v0/{name}.git"
+        daemon = self.ports["git" if version else "git-v0"]
         return {
             "path": path,
             "file": f"file://{path}",
-            "git": f"git://127.0.0.1:{self.ports['git']}/{name}.git",
+            "git": f"git://127.0.0.1:{daemon}/{name}.git",
             "ssh": f"ssh://{user}@127.0.0.1:{self.ports['ssh']}{path}",
             "scp": f"loopback:{path}",
-            "http": f"http://{USER}:{_URL_PASSWORD}@127.0.0.1:{self.ports['http']}/{name}.git",
-            "https": f"https://{USER}:{_URL_PASSWORD}@127.0.0.1:{self.ports['https']}/{name}.git",
+            "http": f"http://{USER}:{_URL_PASSWORD}@127.0.0.1:{self.ports['http']}/{web}",
+            "https": f"https://{USER}:{_URL_PASSWORD}@127.0.0.1:{self.ports['https']}/{web}",
         }[transport]
 
-    def env(self, base: Mapping[str, str]) -> dict[str, str]:
+    def env(self, base: Mapping[str, str], version: int = 2) -> dict[str, str]:
         """`base` with what ssh and TLS need; nothing of the host's own keys and hosts is used."""
+        old = {"GIT_SSH": f"{self.folder}/old/ssh", "PATH": f"{self.folder}/old:{base['PATH']}"}
+        if version == 0:
+            return {**base, **old, "GIT_SSL_CAINFO": str(self.folder / "tls.pem"), "no_proxy": "127.0.0.1"}
         return {
             **base,
             "GIT_SSH_COMMAND": f"ssh -F {self.folder}/ssh_config",
@@ -162,11 +188,14 @@ def start_servers(folder: Path) -> Iterator[Servers]:
     """The same without pytest, in an empty folder."""
     root = folder / "repositories"
     root.mkdir()
-    ports = {name: free_port() for name in ("ssh", "git", "http", "https")}
+    ports = {name: free_port() for name in ("ssh", "git", "git-v0", "http", "https")}
     running = Servers(root=root, folder=folder, ports=ports)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_process(_sshd(folder, ports["ssh"]), folder))
         stack.enter_context(_process(_git_daemon(root, ports["git"]), folder))
+        _write_old_programs(folder)
+        old_git = {"PATH": f"{folder}/old:{os.environ['PATH']}"}  # where the daemon finds the git that it starts
+        stack.enter_context(_process(_git_daemon(root, ports["git-v0"]), folder, old_git))
         stack.enter_context(_process(_fcgiwrap(folder), folder))
         stack.enter_context(_process(_nginx(folder, root, ports), folder))
         for port in ports.values():
@@ -189,7 +218,18 @@ def _sshd(folder: Path, port: int) -> list[str]:
 
 def _git_daemon(root: Path, port: int) -> list[str]:
     where = ["--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
-    return [program("git"), "daemon", "--export-all", "--enable=receive-pack", "--reuseaddr", *where]
+    daemon = f"{_git(root, '--exec-path').strip()}/git-daemon"
+    return [daemon, "--export-all", "--enable=receive-pack", "--reuseaddr", *where]
+
+
+def _write_old_programs(folder: Path) -> None:
+    (folder / "old").mkdir()
+    for name, text in (
+        ("git", _OLD_GIT.format(git=program("git"))),
+        ("ssh", _OLD_SSH.format(ssh=program("ssh"), folder=folder)),
+    ):
+        (folder / "old" / name).write_text(text)
+        (folder / "old" / name).chmod(0o755)
 
 
 def _fcgiwrap(folder: Path) -> list[str]:
@@ -204,18 +244,20 @@ def _nginx(folder: Path, root: Path, ports: Mapping[str, int]) -> list[str]:
     (folder / "htpasswd").write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
     user = "user root;" if os.getuid() == 0 else ""
     http, https = ports["http"], ports["https"]
-    text = _NGINX_CONFIG.format(folder=folder, root=root, user=user, backend=_HTTP_BACKEND, http=http, https=https)
+    text = _NGINX_CONFIG.format(folder=folder, user=user, http=http, https=https)
+    (folder / "backend").write_text(_BACKEND.format(folder=folder, root=root, backend=_HTTP_BACKEND))
     (folder / "nginx.conf").write_text(text)
     return [program("nginx"), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
 
 
 @contextlib.contextmanager
-def _process(argv: list[str], folder: Path) -> Iterator[None]:
+def _process(argv: list[str], folder: Path, more: Mapping[str, str] | None = None) -> Iterator[None]:
     env = {
         "PATH": f"{os.environ['PATH']}:/usr/sbin",
         "HOME": str(folder),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
+        **(more or {}),
     }
     with (folder / f"{Path(argv[0]).name}.out").open("wb") as out:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, process_group=0)
@@ -340,8 +382,8 @@ class Work:
 def work(tmp_path: Path, servers: Servers) -> Iterator[Callable[..., Work]]:
     made: list[Work] = []
 
-    def make(object_format: str = "sha1", name: str = "work") -> Work:
-        made.append(Work(tmp_path / name, servers.env(os.environ), object_format))
+    def make(object_format: str = "sha1", name: str = "work", version: int = 2) -> Work:
+        made.append(Work(tmp_path / name, servers.env(os.environ, version), object_format))
         return made[-1]
 
     yield make

@@ -1,6 +1,6 @@
 """Connections that end at any byte of a push, and many releases at once: all or nothing, and once more is safe.
 
-`GITREL_CUTS=100` cuts at so many places of each direction, `GITREL_RACERS=20` releases so many times at once; the
+`GITREL_CUTS=100` cuts at so many places of each direction, `GITREL_RACERS=40` releases so many times at once; the
 suite does fewer.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["room", "servers", "work"]  # fixtures
 Make = Callable[..., Work]
 
 CUTS = int(os.environ.get("GITREL_CUTS", "5"))
-RACERS = int(os.environ.get("GITREL_RACERS", "6"))
+RACERS = int(os.environ.get("GITREL_RACERS", "20"))
 UP, DOWN = 0, 1
 
 
@@ -153,7 +153,7 @@ def test_many_releases_at_once_over_ssh_and_http(servers: Servers, room: Room) -
     racing = [desk.start("release", "-m", str(at), "--remote", urls[way], "--json") for at, way in enumerate(ways)]
     done = []
     for process in racing:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=240)
         done.append(Done(code=process.returncode, out=out.decode(), err=err.decode()))
     assert [each.code for each in done] == [0] * len(racing), [each.err for each in done]
     released = {each.json["release"]: each.json["id"] for each in done}

@@ -9,14 +9,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from apps import Host, Shop, farm, host, shop
+from apps import PATIENCE, Host, Shop, farm, free_port, host, shop
 from conftest import Person
 from handmade import release_by_hand
+from prometheus_client.parser import text_string_to_metric_families
 from room import run
+from servers import serving
 
 from gitrel.run import sources
 from gitrel.run.home import Home
 from gitrel.run.pull import Pulled
+from gitrel.run.state import MOST_SOURCES
 from gitrel.store.remote import Remote
 
 __all__ = ["farm", "host", "shop"]  # fixtures
@@ -62,13 +65,16 @@ def test_dead_and_late_mirrors_keep_nothing_away(shop: Shops, host: Hosts) -> No
     assert rows[1].startswith(f"remote     {dead}: {dead}: cannot reach")
     assert f"mirror     {late}: it is behind: it has no {V3}" in rows
     assert f"mirror     {dev.url}" in rows
-    assert [bool(each["away"] or each["odd"]) for each in server.status()["mirrors"]] == [True, True, False]
+    seen = [(bool(each["away"]), bool(each["odd"]), each["refused"]) for each in server.status()["mirrors"]]
+    assert seen == [(True, False, False), (False, True, False), (False, False, False)]
+    assert [each["contact"] is not None for each in server.status()["mirrors"]] == [False, False, True]
     server.fsck()
     # the last good one goes, too: what is left shows less than was seen
     Path(dev.url).rename(Path(dev.url).with_name("gone.git"))
     assert "check 13" in server.gitrel("pull", code=10).message["what"]
     assert server.current == "v3"
     assert "TROUBLE" in server.gitrel("status").out
+    assert [bool(each["away"]) for each in server.status()["mirrors"]] == [True, False, True]
 
 
 def test_two_valid_releases_of_one_number_are_reported_and_neither_is_taken(shop: Shops, host: Hosts) -> None:
@@ -117,11 +123,30 @@ def test_a_lying_mirror_is_reported_and_the_real_release_taken(shop: Shops, host
     refused = server.gitrel("pull", code=10)
     assert fake in refused.message["why"]
     assert server.current == "v3"
-    assert f"remote     {liar}: it shows another {V3}, which does not verify" in server.gitrel("status").out
+    assert f"remote     {liar}: it shows another {V3}, which does not verify; last good " in server.gitrel("status").out
+    assert [each["refused"] for each in server.status()["mirrors"]] == [True, False]
     at(liar, dev, "update-ref", "-d", V3)
     dev.release()
     assert server.gitrel("pull", code=0).out == "v4\n"
     server.fsck()
+
+
+def test_a_mirror_that_makes_up_the_next_release_is_named(shop: Shops, host: Hosts) -> None:
+    """Nobody else shows it; one that all show is nobody's lie."""
+    dev = shop(2)
+    liar = mirror_of(dev, "liar.git")
+    server = host()
+    server.join(dev.url, dev.pin, "--mirror", str(liar))
+    server.gitrel("pull")
+    fake = other_v3(dev, sign=False)
+    put(dev, liar, fake, V3)
+    said = server.gitrel("pull", code=10)
+    assert f"note: {liar}: it shows {V3}, which is refused, and others do not\n" in said.err
+    assert [each["refused"] for each in server.status()["mirrors"]] == [False, True]
+    dev.push(fake, V3)
+    server.gitrel("pull", code=10)
+    assert [each["refused"] for each in server.status()["mirrors"]] == [False, False]
+    assert server.current == "v2"
 
 
 def test_two_valid_trust_records_of_one_number(shop: Shops, host: Hosts, people: dict[str, Person]) -> None:
@@ -183,6 +208,54 @@ def remotes(home: Home) -> Iterator[dict[str, Remote]]:
         }
 
 
+def test_the_metrics_say_which_place_is_away_and_which_one_lies(shop: Shops, host: Hosts) -> None:
+    """Two mirrors that are served for real: one of them is stopped and comes back, the other one forks the ledger."""
+    dev = shop(2)
+    liar, dying = mirror_of(dev, "liar.git"), mirror_of(dev, "dying.git")
+    port = free_port()
+    away = f"git://127.0.0.1:{port}/dying.git"
+    daemon = ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", "--export-all", "--reuseaddr"]
+    daemon += [f"--base-path={dying.parent}"]
+    server = host()
+    prometheus = server.path.parent / "gitrel.prom"
+
+    def metric(name: str) -> dict[str, float]:
+        text = prometheus.read_text() if prometheus.exists() else ""
+        families = text_string_to_metric_families(text)
+        return {each.labels["url"]: each.value for family in families for each in family.samples if each.name == name}
+
+    def until(name: str, want: dict[str, float]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while metric(name) != want:
+            assert time.monotonic() < deadline, f"{name}: {metric(name)} instead of {want}"
+            time.sleep(0.1)
+
+    with ExitStack() as stack:
+        stack.enter_context(serving(daemon, dying.parent, port))
+        server.join(dev.url, dev.pin, "--mirror", str(liar), "--mirror", away)
+        with server.running("--follow", "--metrics", str(prometheus)) as running:
+            running.expect("v2 is good")
+            until("gitrel_mirror_up", {dev.url: 1, str(liar): 1, away: 1})
+            good = metric("gitrel_mirror_last_success_timestamp_seconds")
+            assert set(good) == {dev.url, str(liar), away}
+            stack.close()
+            put(dev, liar, other_v3(dev, sign=False), V3)
+            dev.release()
+            running.expect("v3 is good")
+            until("gitrel_mirror_up", {dev.url: 1, str(liar): 1, away: 0})
+            until("gitrel_mirror_refused", {dev.url: 0, str(liar): 1, away: 0})
+            until("gitrel_mirror_behind", {dev.url: 0, str(liar): 0, away: 0})
+            last = metric("gitrel_mirror_last_success_timestamp_seconds")
+            assert last[dev.url] > good[dev.url]
+            assert last[away] < last[dev.url]
+            assert f"mirror     {away}: {away}: cannot reach the remote" in server.gitrel("status").out
+            with serving(daemon, dying.parent, port):
+                until("gitrel_mirror_up", {dev.url: 1, str(liar): 1, away: 1})
+                until("gitrel_mirror_behind", {dev.url: 0, str(liar): 0, away: 1})
+                server.gitrel("mirror", "--remove", str(liar))
+                until("gitrel_mirror_refused", {dev.url: 0, away: 0})
+
+
 def test_join_takes_the_first_place_that_has_the_pinned_trust(shop: Shops, host: Hosts) -> None:
     dev = shop(1)
     empty = Path(dev.url).with_name("empty.git")
@@ -192,6 +265,11 @@ def test_join_takes_the_first_place_that_has_the_pinned_trust(shop: Shops, host:
     assert "not from there" in server.gitrel(*args).err
     server.gitrel(*args)  # once more is fine
     assert server.gitrel("pull").out == "v1\n"
+    many = [word for number in range(MOST_SOURCES - 2) for word in ("--add", f"{dev.url}-{number}")]
+    server.gitrel("mirror", *many)
+    full = server.gitrel("mirror", "--add", f"{dev.url}-more", code=2)
+    assert full.message["what"] == f"a home asks in {MOST_SOURCES} places at most"
+    server.gitrel("mirror", *[{"--add": "--remove"}.get(word, word) for word in many])
     refused = server.gitrel("mirror", "--remove", dev.url, "--remove", str(empty), code=2)
     assert "one place" in refused.message["what"]
     assert server.gitrel("mirror", "--remove", "/elsewhere", code=11).message["where"] == "/elsewhere"

@@ -214,3 +214,29 @@ def test_the_very_first_release_is_pending(room: Room, host: Hosts, people: dict
     assert server.gitrel("pull").out == "v2\n"
     assert server.status()["refused"] == {}
     server.fsck()
+
+
+@pytest.mark.parametrize("filtering", [False, True])
+def test_the_newest_release_was_repudiated_before_anybody_saw_it(shop: Shops, host: Hosts, filtering: bool) -> None:
+    """Trust names it, and it is there: the one before it may run. Something else under its name is a rollback."""
+    dev = shop(2)
+    if filtering:
+        dev.allow_filter()
+    old, new, late = host(dev.url, dev.pin), host(dev.url, dev.pin), host(dev.url, dev.pin)
+    with dev.as_of(1):
+        old.gitrel("pull")
+    dev.desk.gitrel("trust", "repudiate", "v2", "--yes")
+    for server in (old, new):
+        refused = server.gitrel("pull", code=10)
+        assert refused.message["what"] == "v2 is refused: repudiated (check 14)"
+        assert (server.current, server.status()["newest"]) == ("v1", "v1")
+        with server.running() as app:
+            app.expect("v1 is good")
+        server.fsck()
+    fake = release_by_hand(dev.desk, like="refs/releases/v1", entry=2, previous="refs/releases/v1", trust=1, sign=False)
+    dev.at_remote("update-ref", "-d", "refs/releases/v2")
+    dev.push(fake, "refs/releases/v2")
+    for server in (old, new, late):
+        withheld = server.gitrel("pull", code=10)
+        assert withheld.message["what"] == "v2 is not there, which trust v2 names (check 13)"
+    assert late.status()["current"] is None

@@ -17,6 +17,7 @@ from gitrel.store.remote import FilterUnsupported, Remote
 __all__ = ["servers", "work"]  # fixtures
 
 FORMATS = ("sha1", "sha256")
+VERSIONS = (2, 0)  # of git's protocol
 V1, V2, V3 = (f"refs/releases/v{number}" for number in (1, 2, 3))
 
 
@@ -29,16 +30,22 @@ def name(request: pytest.FixtureRequest) -> str:
 Make = Callable[..., Work]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("object_format", FORMATS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 class TestEveryTransport:
-    def test_list_push_fetch(self, servers: Servers, work: Make, name: str, transport: str, object_format: str) -> None:
+    """The matrix: each way to a host, with both object formats, by both versions of git's protocol."""
+
+    def test_list_push_fetch(
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
+    ) -> None:
         """The life of two releases: empty, pushed, listed, fetched, fetched again on top, a third refused."""
-        at = work(object_format)
+        at = work(object_format, version=version)
         servers.create(name, object_format=object_format)
         one, two = at.commit("one", "1", files=50), at.commit("two", "2")
-        with at.remote(servers.url(transport, name)) as remote:
+        with at.remote(servers.url(transport, name, version)) as remote:
             assert remote.list(["refs/"]) == {}
+            assert remote.offers(push=False).version == version
             remote.push(at.repo, {V1: one})
             remote.push(at.repo, {f"refs/builds/{two}": two, V2: two})
             assert remote.list(["refs/releases/"]) == {V1: one, V2: two}
@@ -50,12 +57,12 @@ class TestEveryTransport:
             assert remote.list(["refs/releases/"]) == {V1: one, V2: two}
 
     def test_shallow_stays_incremental(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
     ) -> None:
-        at = work(object_format)
+        at = work(object_format, version=version)
         servers.create(name, object_format=object_format)
         commits = [at.commit("one", "1", files=50), at.commit("two", "2"), at.commit("three", "3")]
-        with at.remote(servers.url(transport, name)) as remote:
+        with at.remote(servers.url(transport, name, version)) as remote:
             remote.push(at.repo, {V2: commits[1], V3: commits[2]})
             assert at.pull(remote, [commits[1]], depth=1).objects == 53
             assert (at.home.path / "shallow").read_text() == f"{commits[1]}\n"
@@ -64,12 +71,14 @@ class TestEveryTransport:
             assert commits[0] not in at.home
             at.fsck(v2=commits[1], v3=commits[2])
 
-    def test_filter(self, servers: Servers, work: Make, name: str, transport: str, object_format: str) -> None:
-        at = work(object_format)
+    def test_filter(
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
+    ) -> None:
+        at = work(object_format, version=version)
         bare = servers.create(name, object_format=object_format)
         at.git("config", "uploadpack.allowFilter", "true", folder=bare)
         one, two = at.commit("one", "1", files=50), at.commit("two", "2")
-        with at.remote(servers.url(transport, name)) as remote:
+        with at.remote(servers.url(transport, name, version)) as remote:
             remote.push(at.repo, {V2: two})
             done = at.pull(remote, [two], filter_spec="tree:0")
             assert (done.filtered, done.objects) == (True, 2)
@@ -78,22 +87,22 @@ class TestEveryTransport:
             at.fsck(v2=two)
 
     def test_filter_that_the_server_does_not_offer(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
     ) -> None:
-        at = work(object_format)
+        at = work(object_format, version=version)
         servers.create(name, object_format=object_format)
         one = at.commit("one", "1")
-        with at.remote(servers.url(transport, name)) as remote:
+        with at.remote(servers.url(transport, name, version)) as remote:
             remote.push(at.repo, {V1: one})
             with pytest.raises(FilterUnsupported):
                 at.pull(remote, [one], filter_spec="tree:0")
         assert one not in at.home
 
     def test_no_such_repository(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
     ) -> None:
-        at = work(object_format)
-        with at.remote(servers.url(transport, name)) as remote:
+        at = work(object_format, version=version)
+        with at.remote(servers.url(transport, name, version)) as remote:
             for operation in (lambda: remote.list(["refs/"]), lambda: remote.push(at.repo, {V1: at.commit("a", "1")})):
                 with pytest.raises(RemoteError) as caught:
                     operation()
@@ -102,18 +111,41 @@ class TestEveryTransport:
                 assert PASSWORD not in str(caught.value)
 
     def test_other_object_format(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
     ) -> None:
         other = FORMATS[1 - FORMATS.index(object_format)]
-        at, theirs = work(object_format), work(other, "theirs")
+        at, theirs = work(object_format, version=version), work(other, "theirs", version)
         servers.create(name, object_format=other)
         one = theirs.commit("one", "1")
-        with theirs.remote(servers.url(transport, name)) as remote:
+        with theirs.remote(servers.url(transport, name, version)) as remote:
             remote.push(theirs.repo, {V1: one})
             with pytest.raises(RemoteError, match="object format is another"):
                 remote.push(at.repo, {V2: at.commit("mine", "1")})
             with pytest.raises(RemoteError, match="object format is another"):
                 at.pull(remote, [one])
+
+    def test_a_server_without_atomic_push(
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
+    ) -> None:
+        """One ref after the other, in the order given, and nothing after the first that is refused."""
+        at = work(object_format, version=version)
+        bare = servers.create(name, object_format=object_format)
+        at.git("config", "receive.advertiseAtomic", "false", folder=bare)
+        hook = bare / "hooks" / "update"
+        hook.write_text('#!/bin/sh\necho "$1" >> log\ntest "$1" != refs/config/v1\n')
+        hook.chmod(0o755)
+        one, two = at.commit("one", "1"), at.commit("two", "2")
+        with at.remote(servers.url(transport, name, version)) as remote:
+            assert "atomic" not in remote.offers(push=True).able
+            remote.push(at.repo, {f"refs/builds/{one}": one, V1: one})
+            assert (bare / "log").read_text().split() == [f"refs/builds/{one}", V1]
+            with pytest.raises(RemoteError, match="hook declined"):
+                remote.push(at.repo, {f"refs/builds/{two}": two, "refs/config/v1": two, V2: two})
+            shown = {f"refs/builds/{one}": one, f"refs/builds/{two}": two, V1: one}
+            assert remote.list(["refs/"]) == shown
+            with pytest.raises(Conflict, match=V1):
+                remote.push(at.repo, {V2: two, V1: two})
+            assert remote.list(["refs/"]) == shown
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -221,21 +253,6 @@ def test_hook_that_refuses(servers: Servers, work: Make, name: str, atomic: bool
             remote.push(at.repo, {f"refs/builds/{one}": one, V1: one})
         assert "\\x1b[31mtoday" in str(caught.value)
         assert remote.list(["refs/"]) == {}
-
-
-def test_without_atomic_push_the_last_ref_named_comes_last(servers: Servers, work: Make, name: str) -> None:
-    at = work()
-    bare = servers.create(name)
-    at.git("config", "receive.advertiseAtomic", "false", folder=bare)
-    log = bare / "log"
-    hook = bare / "hooks" / "update"
-    hook.write_text(f"#!/bin/sh\necho $1 >> {log}\n")
-    hook.chmod(0o755)
-    one = at.commit("one", "1")
-    names = ["refs/trust/v1", f"refs/builds/{one}", "refs/config/v1", V1]
-    with at.remote(servers.url("path", name)) as remote:
-        remote.push(at.repo, dict.fromkeys(names, one))
-    assert log.read_text().split() == names
 
 
 class TestRefusedConnections:

@@ -30,7 +30,7 @@ from keys_support import (
 )
 
 from gitrel.errors import FormatError
-from gitrel.keys.blob import ECDSA_CURVES
+from gitrel.keys.blob import ECDSA_CURVES, MAX_BLOB
 from gitrel.keys.native import call_native
 from gitrel.keys.public import PublicKey
 from gitrel.keys.sshsig import SshSignature, Touch, normalise, parse_sshsig
@@ -160,6 +160,7 @@ REFUSED = [
     Row("C24-40-columns", lambda: armor(BLOB, 40), "one spelling"),
     Row("C24-71-columns", lambda: armor(BLOB, 71), "one spelling"),
     Row("C25-one-line", lambda: armor(BLOB, 9999), "one spelling"),
+    Row("far-too-long", lambda: armor(BLOB + bytes(4 * MAX_BLOB)), "signature too large"),
     Row("C26-crlf", lambda: GOOD.replace("\n", "\r\n"), "not one SSH signature"),
     Row("C26-crlf-inside", lambda: GOOD.replace("=\n", "=\r\n"), "not base64"),
     Row("C27-blank-line-and-space", lambda: _rows(GOOD), "not base64"),

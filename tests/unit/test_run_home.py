@@ -33,7 +33,7 @@ def test_a_state_comes_back(scales: dict[str, int], numbers: list[int]) -> None:
     watch = Watch.of(shown(numbers), {RELEASES: numbers[-1]}, [])
     state = replace(STATE, scales=scales, released=entries, pinned=Entry(numbers[0]), watch=watch)
     assert State.parse(state.encode(), "state.json") == state
-    sights = {"m": Sight(shown="d" * 64, away="cannot reach it"), "u": Sight(odd="it is behind")}
+    sights = {"m": Sight(shown="d" * 64, away="cannot reach it"), "u": Sight(odd="forked", refused=True, contact=1.5)}
     several = replace(state, mirrors=("m",), sights=sights, forks=("v7: two",), turn=numbers[0])
     assert State.parse(several.encode(), "state.json") == several
     assert several.sources == ("u", "m")

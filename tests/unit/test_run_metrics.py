@@ -18,7 +18,7 @@ from gitrel.ids import App, Deploy, Entry, Sha256
 from gitrel.run import metrics
 from gitrel.run.report import resident
 from gitrel.run.rollout_state import Phase
-from gitrel.run.state import Refusal, State
+from gitrel.run.state import Refusal, Sight, State
 from gitrel.trust.checks import Check
 
 STATE = State(app=App("shop"), deploy=Deploy("production"), url="u", pin=Sha256("0" * 64))
@@ -86,6 +86,37 @@ def test_what_prometheus_reads() -> None:
     assert ("gitrel_process_last_exit_code", "web.2") not in found
     assert {phase for name, phase in found if name == "gitrel_phase"} == {str(phase) for phase in Phase}
     assert sum(value for (name, _), value in found.items() if name == "gitrel_phase") == 1
+
+
+def by_url(text: str, name: str) -> dict[str, float]:
+    families = text_string_to_metric_families(text)
+    return {each.labels["url"]: each.value for family in families for each in family.samples if each.name == name}
+
+
+def test_one_series_for_each_place_that_is_asked() -> None:
+    """Without user and password; what was asked before, or never, is not there."""
+    state = replace(
+        STATE,
+        url="https://ci:hunter2@one/shop.git",
+        mirrors=("https://bob@one/shop.git", "git@two:shop.git", "/three.git", "/never.git"),
+        sights={
+            "https://ci:hunter2@one/shop.git": Sight(where="https://one/shop.git", contact=20.0),
+            "https://bob@one/shop.git": Sight(where="https://one/shop.git", contact=10.0, away="cannot reach"),
+            "git@two:shop.git": Sight(where="ssh://two/shop.git", odd="another v3", refused=True),
+            "/three.git": Sight(where="/three.git", odd="it has no v3", contact=30.0),
+            "/removed.git": Sight(where="/removed.git"),
+        },
+        forks=("v3: two",),
+    )
+    text = metrics.encode(report(), state, memory={})
+    one, two, three = "https://one/shop.git", "ssh://two/shop.git", "/three.git"
+    assert by_url(text, "gitrel_mirror_up") == {one: 0, two: 1, three: 1}, "of two that look the same, the worse"
+    assert by_url(text, "gitrel_mirror_refused") == {one: 0, two: 1, three: 0}
+    assert by_url(text, "gitrel_mirror_behind") == {one: 0, two: 0, three: 1}
+    assert by_url(text, "gitrel_mirror_last_success_timestamp_seconds") == {one: 10, three: 30}
+    assert parsed(text)["gitrel_forks", ""] == 1
+    assert "hunter2" not in text
+    assert "bob" not in text
 
 
 def test_before_anything_runs() -> None:

@@ -287,6 +287,27 @@ def test_too_much(row: str) -> None:
     assert time.process_time() - begun < 20
 
 
+def inside(sim: Simulator, *names: str) -> Node:
+    """A file in a folder for each name, one inside another."""
+    node = sim.node({"f": b""})
+    for name in reversed(names):
+        node = sim.node({name: node})
+    return node
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(128, 0), (129, 11)])
+def test_as_many_folders_inside_one_another_as_there_may_be(depth: int, expected: int) -> None:
+    assert judged(files(d=lambda sim: inside(sim, *["d"] * (depth - 1)))) == expected
+
+
+@pytest.mark.parametrize(("length", "expected"), [(3839, 0), (3840, 11)])
+def test_a_folder_s_path_as_long_as_it_may_be(length: int, expected: int) -> None:
+    """With a slash after each name."""
+    names = ["n" * 200] * 19
+    names.append("m" * (length - len("/".join(["d", *names, ""])) - 1))
+    assert judged(files(d=lambda sim: inside(sim, *names))) == expected
+
+
 @pytest.mark.parametrize("row", ["R01", "R02", "R03"])
 def test_hashing_is_bounded_by_itself(row: str) -> None:
     """`gitrel release` hashes a build whose provenance states no digest, before anything looks at its shape."""

@@ -258,6 +258,18 @@ def test_what_the_trust_names_has_to_be_there(row: str) -> None:
     assert "v5" in refused(sim).what
 
 
+def test_what_the_trust_names_may_have_been_left_out_after_it_was_refused() -> None:
+    """That very record, by both its hashes; another one under its name is no excuse."""
+    sim = shop()
+    sim.trust()
+    five, four = (sim.releases[PRODUCTION][at].id for at in (4, 3))
+    del sim.refs["refs/releases/v5"]
+    assert sim.outcome(left_out={Entry(5): five}) == GOOD[:4]
+    for other in (four, replace(five, sha256=four.sha256), replace(five, oid=four.oid)):
+        assert refused(sim, left_out={Entry(5): other}).check == 13
+    assert refused(sim, left_out={Entry(6): five}).check == 13
+
+
 def test_l05_and_l07_after_the_release_was_seen() -> None:
     for attack in (move_back, swap):
         sim = shop()

@@ -17,6 +17,7 @@ from gitrel.errors import FormatError, Refused
 from gitrel.format.record import Cited, CitedRelease, Health, HeartbeatRecord, ReceiptRecord, Signed
 from gitrel.format.trust import TrustPolicy, encode_trust, parse_trust
 from gitrel.ids import HEARTBEAT, PRODUCTION, App, Deploy, Entry, Host, Ledger, ObjectFormat, ObjectId, RecordId, Sha256
+from gitrel.release.witness import heartbeats_between
 from gitrel.trust.witness import VerifiedWitness, contradictions, walk_witnesses, witness_ledgers
 
 WEB1, WEB2 = Host("web1"), Host("web2")
@@ -270,3 +271,57 @@ def test_a_receipt_that_contradicts_itself_is_none(change: dict[str, Any]) -> No
     }
     with pytest.raises(FormatError):
         replace(good, **{name: heads.get(str(value), value) for name, value in change.items()})
+
+
+def between(sim: Simulator, after: int, last: int) -> tuple[list[int], int | None]:
+    """The numbers of what is sent, the newest first, and of what they build on."""
+    found = heartbeats_between(sim.refs, sim, sim.chain(), PRODUCTION, after, last)
+    for entry, oid in found.chain.items():
+        assert sim.refs.get(str(HEARTBEAT[entry]), oid) == oid
+    return list(map(int, found.chain)), int(found.after[0]) if found.after else None
+
+
+def test_what_somebody_lacks_who_has_a_release() -> None:
+    """Those that name it or a later one up to the last that is sent along, and what stock git needs below them."""
+    sim = team(3)
+    assert between(sim, 0, 3) == ([], None)
+    for named in (1, 1, 2, 3, 3):
+        beat(sim, heads=(head(sim, named),))
+    assert between(sim, 0, 3) == ([5, 4, 3, 2, 1], None)
+    assert between(sim, 0, 2) == ([3, 2, 1], None)
+    assert between(sim, 1, 2) == ([3, 2, 1], None)
+    assert between(sim, 2, 3) == ([5, 4, 3], 2)
+    assert between(sim, 3, 3) == ([5, 4], 3)
+    assert between(sim, 2, 2) == ([3], 2)
+
+
+def test_no_heartbeat_is_sent_that_no_server_counts() -> None:
+    """Junk above, another history, a signer who lost the role: the newest one that counts is found below them."""
+    sim = team(2)
+    for _ in range(2):
+        beat(sim)
+    beat(sim, by="bob")
+    assert between(sim, 2, 2) == ([2, 1], None)
+    beat(sim)
+    assert between(sim, 2, 2) == ([4, 3, 2, 1], None), "it keeps its place in the chain"
+    beat(sim, heads=(CitedRelease(PRODUCTION, Entry(2), head(sim, 1).id),))
+    sim.refs[str(HEARTBEAT[9])] = sim.refs["refs/trust/v1"]
+    assert between(sim, 2, 2) == ([4, 3, 2, 1], None)
+    assert between(sim, 1, 1) == ([], None), "all of them name a release that is not sent"
+    sim.trust(witnessed(clock="bob"))
+    assert between(sim, 2, 2) == ([], None)
+    del sim.refs[str(HEARTBEAT[9])]
+    made = beat(sim, by="bob")
+    assert between(sim, 2, 2)[0][0] == made.record.entry
+    assert not heartbeats_between(sim.refs, sim, sim.chain(), Deploy("staging"), 1, 1).chain, "of that it says nothing"
+    sim.trust(policy({"alice": (ed25519_key("alice"),)}))
+    assert between(sim, 2, 2) == ([], None)
+
+
+def test_a_broken_chain_is_sent_from_where_it_is_whole() -> None:
+    sim = team(2)
+    for _ in range(3):
+        beat(sim)
+    trust = sim.refs["refs/trust/v1"]
+    made = beat(sim, previous=RecordId.of("commit", sim.read(trust, "commit"), sim.fmt))
+    assert between(sim, 0, 2) == ([int(made.record.entry)], int(made.record.entry) - 1)

@@ -251,7 +251,8 @@ def bundle(
         str | None,
         typer.Argument(
             metavar="[vA..vB]",
-            help="What comes after vA, up to vB; without vA everything, without vB up to the newest.",
+            help="What comes after vA, up to vB; without vA everything, without vB up to the newest. "
+            "If vA is the newest: heartbeats and changes of trust.",
         ),
     ] = None,
     deploy: DeployName = "production",
