@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gitrel.errors import NotFound, Refused, RemoteError
+from gitrel.format.refs import RefMap
 from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, Sha256
 from gitrel.run.files import has_files
 from gitrel.run.freshness import held_back
@@ -31,7 +32,7 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.history import links
 from gitrel.trust.ledger import ChainedRelease, Verdict
-from gitrel.trust.walk import RefMap, entries, load_trust, walk_releases
+from gitrel.trust.walk import entries, load_trust, walk_releases
 
 Progress = Callable[[str], None]
 

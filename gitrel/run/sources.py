@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gitrel.errors import GitrelError, NotFound, Refused, RemoteError
+from gitrel.format.refs import RefMap
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, LedgerRef, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
@@ -28,7 +29,7 @@ from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
-from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.walk import entries
 
 PATIENCE = 60  # seconds for the list of one source's refs, where there are others
 _HERE = "this server"

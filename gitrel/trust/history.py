@@ -11,12 +11,13 @@ from typing import overload
 
 from gitrel.errors import FormatError, NotFound, Refused
 from gitrel.format.record import ReleaseRecord, parse_record_as
+from gitrel.format.refs import RefMap
 from gitrel.ids import Deploy, ObjectFormat, ObjectId, RecordId
 from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import Objects
 from gitrel.trust.ledger import Verdict
-from gitrel.trust.walk import RefMap, walk_releases
+from gitrel.trust.walk import walk_releases
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,21 @@
 """Reading whole ledgers: refs and objects in, verdicts out.
 
-`refs` is what a repository or a remote says that its refs are; nothing about it is believed. Refs that only
-look like entries (`v06`, `latest`) belong to no ledger and are passed over.
+`refs` is what a repository or a remote says that its refs are; nothing about it is believed (`gitrel.format.refs`).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import BuildRecord, ConfigRecord, Signed, TrustRecord
+from gitrel.format.refs import RefMap, RefView, view
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.format.trust import SIGNERS_FILE, TRUST_FILE
 from gitrel.ids import (
     TRUST,
-    ApprovalRef,
     BuildRef,
     Deploy,
     Entry,
@@ -38,8 +37,6 @@ from gitrel.trust.content import Objects
 from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.parts import verify_signatures
 from gitrel.trust.signers import judge_signers, parse_canonical
-
-RefMap = Mapping[str, ObjectId]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +85,7 @@ class RecordReader:
 
     def __init__(self, refs: RefMap, objects: Objects) -> None:
         self._objects = objects
-        self._approvals: dict[ObjectId, list[tuple[ApprovalRef, ObjectId]]] = {}
-        for name, oid in refs.items():
-            if name.startswith("refs/approvals/"):
-                try:
-                    ref = parse_ref(name)
-                except FormatError:
-                    continue  # a stray ref approves nothing
-                if isinstance(ref, ApprovalRef):
-                    self._approvals.setdefault(ref.record, []).append((ref, oid))
+        self._refs = view(refs)
 
     def commit(self, oid: ObjectId) -> bytes:
         return self._objects.read(oid, "commit")
@@ -104,23 +93,18 @@ class RecordReader:
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
         """Those that can be read and are what their refs say: any other approves nothing."""
         found = []
-        for ref, oid in self._approvals.get(record, ()):
-            with contextlib.suppress(NotFound, LocalStateError):
+        for name, oid in self._refs.below(f"refs/approvals/{record}/").items():
+            with contextlib.suppress(FormatError, NotFound, LocalStateError):  # a stray ref approves nothing
+                parse_ref(name)
                 raw = self._objects.read(oid, "tag")
-                if raw.startswith(f"object {record}\ntype commit\ntag approvals/{record}/{ref.key}\n".encode()):
+                if raw.startswith(f"object {record}\ntype commit\ntag {name.removeprefix('refs/')}\n".encode()):
                     found.append(raw)
         return found
 
 
-def entries(refs: RefMap, ledger: Ledger) -> dict[Entry, ObjectId]:
-    """The refs that are entries of one ledger, in order."""
-    found: dict[Entry, ObjectId] = {}
-    prefix = ledger.prefix
-    for name, oid in refs.items():
-        if name.startswith(prefix):
-            with contextlib.suppress(FormatError):
-                found[Entry.parse(f"v{name[len(prefix) :]}")] = oid
-    return dict(sorted(found.items()))
+def entries(refs: RefMap, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+    """The refs that are entries of one ledger from `first` on, in order."""
+    return view(refs).entries(ledger, first)
 
 
 def deploys(refs: RefMap) -> list[Deploy]:
@@ -191,8 +175,8 @@ def walk_releases(
     Raises `Refused` (13) if the anchor's own release is gone or another one, or if a release that the trust
     names has not come; (7) if the trust names another one than was seen.
     """
-    ledger = Ledger.releases(deploy)
-    found = entries(refs, ledger)
+    ledger, refs = Ledger.releases(deploy), view(refs)
+    found = refs.entries(ledger, anchor.entry if anchor is not None else 1)
     if anchor is not None and found.get(anchor.entry) != anchor.id.oid:
         now = found.get(anchor.entry)
         raise Refused(
@@ -202,7 +186,7 @@ def walk_releases(
             why=f"it was {anchor.id.oid}, verified" + (f"; the remote says {now}" if now else ""),
             hint="the ledger was rewritten or rolled back: ask who can write to the remote",
         )
-    _check_heads(trust, deploy, found, anchor)
+    _check_heads(trust, deploy, refs, max(found, default=0), anchor)
     verifier = ReleaseLedger(
         trust,
         deploy,
@@ -226,29 +210,33 @@ def walk_releases(
             return
 
 
-def _check_heads(trust: TrustChain, deploy: Deploy, found: Mapping[Entry, ObjectId], anchor: Anchor | None) -> None:
-    """What trust records name exists, and is what an earlier verification saw; the walk compares what comes after."""
+def _check_heads(trust: TrustChain, deploy: Deploy, refs: RefView, newest: int, anchor: Anchor | None) -> None:
+    """What trust records name exists, and is what an earlier verification saw; the walk compares what comes after.
+
+    `newest`: the highest number that there is, or 0.
+    """
     ledger = Ledger.releases(deploy)
     for each in trust:
         head = each.head(deploy)
         if head is None:
             continue
-        if head.entry > max(found, default=0):
+        name = str(ledger[head.entry])
+        if head.entry > newest:
             raise Refused(
                 f"{head.entry} is not there, which trust {each.entry} names",
                 check=Check.HIGHEST_SEEN,
-                where=str(ledger[head.entry]),
-                why=f"the newest that is there is {max(found)}" if found else "there is no release at all",
+                where=name,
+                why=f"the newest that is there is {Entry(newest)}" if newest else "there is no release at all",
                 hint="the ledger was rolled back, or not all of it was sent: ask who can write to the remote",
             )
         if anchor is None or head.entry > anchor.entry:
             continue
-        seen = anchor.id.oid if head.entry == anchor.entry else found.get(head.entry, head.id.oid)
+        seen = anchor.id.oid if head.entry == anchor.entry else refs.get(name, head.id.oid)
         if seen != head.id.oid or (head.entry == anchor.entry and head.id != anchor.id):
             raise Refused(
                 f"trust {each.entry} names another {head.entry}: the ledger was forked",
                 check=Check.POSITION,
-                where=str(ledger[head.entry]),
+                where=name,
                 why=f"{head.id.oid} and {seen}",
                 hint="keep both as evidence, and ask who can write to the remote",
             )
@@ -299,9 +287,7 @@ def walk_builds(
     """The builds that the build role signed, of one source commit or of all; others are passed over."""
     newest = trust.newest
     reader = RecordReader(refs, objects)
-    for name, oid in refs.items():
-        if not name.startswith("refs/builds/"):
-            continue
+    for name, oid in view(refs).below("refs/builds/").items():
         try:
             signed = parse_canonical(BuildRecord, reader.commit(oid), trust.format, name)
             if name != str(BuildRef(signed.id.oid)) or signed.record.app != trust.app:

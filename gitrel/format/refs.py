@@ -1,0 +1,80 @@
+"""What a repository or a remote says that its refs are; nothing about it is believed.
+
+A ledger may have a hundred thousand refs, of which a command needs the last few. So refs are looked up, by name, by
+what the name begins with, or by number, and who has them in a searchable form answers without listing them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from gitrel.errors import FormatError
+from gitrel.ids import Entry, Ledger, ObjectId
+
+RefMap = Mapping[str, ObjectId]
+_LAST = "\U0010ffff"
+
+
+class RefView(RefMap):
+    """Refs by their full names."""
+
+    @abstractmethod
+    def below(self, prefix: str) -> RefMap:
+        """Those whose names begin with `prefix`, sorted by name."""
+
+    def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+        """The refs that are entries of one ledger from `first` on, in order.
+
+        What only looks like an entry (`v06`, `latest`) belongs to no ledger and is passed over.
+        """
+        return numbered(self.below(ledger.prefix), ledger, first)
+
+
+class ListedRefs(RefView):
+    """Those of a mapping, which must not change meanwhile."""
+
+    def __init__(self, refs: RefMap) -> None:
+        self._refs = refs
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return sorted(self._refs)
+
+    def __getitem__(self, name: str) -> ObjectId:
+        return self._refs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def below(self, prefix: str) -> RefMap:
+        names = self._names
+        found = names[bisect_left(names, prefix) : bisect_left(names, prefix + _LAST)]
+        return {name: self._refs[name] for name in found}
+
+    def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+        return numbered(self._refs, ledger, first)  # asked once, mostly: sorting them all would take longer
+
+
+def numbered(refs: RefMap, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+    """See `RefView.entries`."""
+    found: dict[Entry, ObjectId] = {}
+    prefix = ledger.prefix
+    for name, oid in refs.items():
+        if name.startswith(prefix):
+            with contextlib.suppress(FormatError):
+                entry = Entry.parse(f"v{name[len(prefix) :]}")
+                if entry >= first:
+                    found[entry] = oid
+    return dict(sorted(found.items()))
+
+
+def view(refs: RefMap) -> RefView:
+    """`refs` as they are, if they can be searched; else as they are now."""
+    return refs if isinstance(refs, RefView) else ListedRefs(refs)
