@@ -169,7 +169,7 @@ def _may_configure(dev: Developer, chain: TrustChain) -> PersonName:
 
 def _ground(
     dev: Developer, place: Place, whole: Sequence[VerifiedConfig], person: PersonName
-) -> tuple[list[VerifiedConfig], VerifiedConfig | None]:
+) -> tuple[Sequence[VerifiedConfig], VerifiedConfig | None]:
     """The ledger up to the entry that the next one is made from, the newest; and the pending one that it replaces.
 
     A pending one only if this person signed it too; whoever goes on from it signs all that it says. Raises `Conflict`.

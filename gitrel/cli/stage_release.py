@@ -21,11 +21,11 @@ from gitrel.cli.developer import (
 from gitrel.cli.naming import named_entry
 from gitrel.errors import BadInput, NotFound, Refused, UsageError
 from gitrel.format.manifest import MANIFEST, parse_manifest
-from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
+from gitrel.format.record import BuildRecord, ConfigRecord, Signed
 from gitrel.format.text import check_text
 from gitrel.format.trust import KeyLine
 from gitrel.ids import TRUST, App, BuildRef, Deploy, Entry, Ledger, ObjectId, PersonName, Sha256
-from gitrel.release.cut import Ingredients, Standing, check_required, cut, publish, standing
+from gitrel.release.cut import Ingredients, Made, Standing, check_required, cut, publish, standing
 from gitrel.release.genesis import sole_policy, write_genesis
 from gitrel.release.promote import choose_promotion
 from gitrel.store.known_apps import add_known_app
@@ -145,7 +145,7 @@ def release(
 
     said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(below=(f"refs/builds/{build_id or ''}",)))
         chain = dev.trust()
         check_deploy(dev, chain, new=True)
         may_release(dev, chain)
@@ -176,7 +176,7 @@ def rollback(
 ) -> None:
     said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest())
         chain = dev.trust()
         check_deploy(dev, chain)
         may_release(dev, chain)
@@ -209,7 +209,7 @@ def promote(
     said = _message(message)
     source = parse_argument("--from", Deploy, origin)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(source))
         chain = dev.trust()
         check_deploy(dev, chain, source)
         check_deploy(dev, chain, new=True)
@@ -263,16 +263,15 @@ def _before_newest(now: Standing) -> Entry:
 def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> dict[str, Any]:
     """Make, publish and show a release; its fields for `--json`."""
 
-    def make(now: Standing) -> Signed[ReleaseRecord]:
+    def make(now: Standing) -> Made:
         return cut(dev.repo, now, ingredients(now), who=dev.who(), sign=dev.signer.sign)
 
     with dev.console.working("verifying the ledger, signing and publishing"):
-        signed = publish(dev.workspace, dev.standing, make)
-    record = signed.record
+        made = publish(dev.workspace, dev.standing, make)
+    signed, record = made.signed, made.signed.record
     dev.console.out(f"{record.entry}  {signed.id.oid}  {record.subject}")
-    verdict = dev.standing().verdicts[-1]
-    if verdict.refusal is not None:
-        dev.console.note(f"note: {verdict.refusal.what}; {verdict.refusal.why}: {verdict.refusal.hint}")
+    if made.lack is not None:
+        dev.console.note(f"note: {made.lack.what}; {made.lack.why}: {made.lack.hint}")
     origin = record.promoted_from
     return {
         "release": str(record.entry),
@@ -283,7 +282,7 @@ def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> 
         "config": str(record.config.entry) if record.config else None,
         "rollback_to": str(record.rollback_to) if record.rollback_to else None,
         "promoted_from": f"{origin.deploy} {origin.entry}" if origin else None,
-        "pending": verdict.pending,
+        "pending": made.lack is not None,
         "pushed": dev.workspace.remote is not None,
     }
 

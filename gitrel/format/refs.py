@@ -33,6 +33,10 @@ class RefView(RefMap):
         """
         return numbered(self.below(ledger.prefix), ledger, first)
 
+    def newest(self, ledger: Ledger) -> int:
+        """The highest number of a ledger, 0 if it has no entry."""
+        return max(self.entries(ledger), default=0)
+
 
 class ListedRefs(RefView):
     """Those of a mapping, which must not change meanwhile."""
@@ -78,3 +82,26 @@ def numbered(refs: RefMap, ledger: Ledger, first: int = 1) -> dict[Entry, Object
 def view(refs: RefMap) -> RefView:
     """`refs` as they are, if they can be searched; else as they are now."""
     return refs if isinstance(refs, RefView) else ListedRefs(refs)
+
+
+class Overlaid(RefView):
+    """`new` refs together with `ours`; where both have a name, the new one counts."""
+
+    def __init__(self, new: RefMap, ours: RefView) -> None:
+        self._new, self._ours = view(new), ours
+
+    def __getitem__(self, name: str) -> ObjectId:
+        return self._new[name] if name in self._new else self._ours[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._new
+        yield from (name for name in self._ours if name not in self._new)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def below(self, prefix: str) -> RefMap:
+        return dict(sorted({**self._ours.below(prefix), **self._new.below(prefix)}.items()))
+
+    def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+        return dict(sorted({**self._ours.entries(ledger, first), **self._new.entries(ledger, first)}.items()))

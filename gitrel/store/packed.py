@@ -57,7 +57,7 @@ class PackedRefs:
     def list(self, prefix: str) -> dict[str, ObjectId]:
         """The same, as what they are. Raises `LocalStateError`."""
         try:
-            return {name.decode(): ObjectId(oid.decode()) for oid, name in self.lines(prefix)}
+            return {name.decode(): ObjectId.from_hex(oid) for oid, name in self.lines(prefix)}
         except UnicodeDecodeError as error:
             raise LocalStateError("packed-refs is not UTF-8", where=str(self._path)) from error
 

@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from pathlib import Path
 from typing import overload
 
@@ -210,25 +210,39 @@ class LocalRefs(RefView):
         return oid
 
     def __iter__(self) -> Iterator[str]:
-        for namespace in self._namespaces:
-            yield from self._refs.list(namespace)
+        return iter(self._listed)
 
     def __len__(self) -> int:
         return sum(map(self._refs.count, self._namespaces))
+
+    def items(self) -> ItemsView[str, ObjectId]:
+        return self._listed.items()
+
+    def values(self) -> ValuesView[ObjectId]:
+        return self._listed.values()
+
+    @property
+    def _listed(self) -> dict[str, ObjectId]:
+        return {name: oid for namespace in self._namespaces for name, oid in self._refs.list(namespace).items()}
 
     def below(self, prefix: str) -> RefMap:
         return self._refs.list(prefix) if prefix.startswith(self._namespaces) else {}
 
     def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
-        """As they are, if there is one for each number: what counts as many names as it has numbers has no gaps.
-
-        Else all of them are looked at.
-        """
-        last = self._refs.count(ledger.prefix) if ledger.prefix.startswith(self._namespaces) else 0
-        found = {Entry(number): self.get(str(ledger[number])) for number in range(first, last + 1)} if first > 1 else {}
-        if not found or None in found.values() or str(ledger[last + 1]) in self:
+        """As of any other view; unless there are gaps, only the entries from `first` on are looked at."""
+        last = self._last(ledger) if first > 1 else 0
+        found = {Entry(number): self.get(str(ledger[number])) for number in range(first, last + 1)}
+        if not found or None in found.values():
             return super().entries(ledger, first)
         return {entry: oid for entry, oid in found.items() if oid is not None}
+
+    def newest(self, ledger: Ledger) -> int:
+        return self._last(ledger) or super().newest(ledger)
+
+    def _last(self, ledger: Ledger) -> int:
+        """The newest entry, if there are as many names as it has numbers; else, and where there is none, 0."""
+        last = self._refs.count(ledger.prefix) if ledger.prefix.startswith(self._namespaces) else 0
+        return last if last and str(ledger[last]) in self and str(ledger[last + 1]) not in self else 0
 
 
 def _state_of(path: Path) -> tuple[int, ...] | None:

@@ -63,6 +63,10 @@ class VerifiedConfig:
         return self.signed.record.entry
 
     @property
+    def anchor(self) -> Anchor:
+        return Anchor(self.entry, self.id, self.signed.record.trust.entry)
+
+    @property
     def usable(self) -> bool:
         return self.lack is None
 
@@ -242,15 +246,24 @@ def _check_heads(trust: TrustChain, deploy: Deploy, refs: RefView, newest: int, 
             )
 
 
-def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy) -> list[VerifiedConfig]:
-    """The deploy's config ledger, every link and signature checked. Raises `Refused` at the first bad entry."""
-    ledger = Ledger.config(deploy)
+def walk_config(
+    refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, *, anchor: Anchor | None = None
+) -> list[VerifiedConfig]:
+    """The deploy's config ledger after the anchor, every link and signature checked.
+
+    Raises `Refused` at the first bad entry; (13) if the anchor's own is gone or another one.
+    """
+    ledger, refs = Ledger.config(deploy), view(refs)
     reader = RecordReader(refs, objects)
+    start = anchor.entry if anchor is not None else 0
+    found = refs.entries(ledger, max(start, 1))
+    if anchor is not None and found.pop(anchor.entry, None) != anchor.id.oid:
+        raise Refused("it is another one now", check=Check.HIGHEST_SEEN, where=str(ledger[anchor.entry]))
     newest = trust.newest
     role = newest.policy.deploy(deploy).config
     carried: frozenset[RecordId] | None = None
     verified: list[VerifiedConfig] = []
-    for number, oid in entries(refs, ledger).items():
+    for number, oid in found.items():
         name = str(ledger[number])
         signed = parse_canonical(ConfigRecord, _read(objects, oid, "commit", name), trust.format, name)
         record = signed.record
@@ -258,8 +271,8 @@ def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deplo
             raise Refused("the ref does not name this record", check=Check.NAME, where=name)
         if record.app != trust.app:
             raise Refused("config of another app", check=Check.APP, where=name, why=record.app)
-        previous = verified[-1].id if verified else None
-        if record.entry != len(verified) + 1 or record.previous != previous:
+        previous = verified[-1].id if verified else anchor and anchor.id
+        if record.entry != start + len(verified) + 1 or record.previous != previous:
             raise Refused("does not follow the entry before it", check=Check.PREVIOUS, where=name)
         cited = trust.cited(record.trust, name)
         signatures = verify_signatures(signed, record.ref, reader, trust, name)
