@@ -206,6 +206,8 @@ def promote(
     message: str | None,
 ) -> None:
     """Release what another deploy ran: that build, this deploy's config."""
+    from gitrel.cli.stage_build import builds_of_source
+
     said = _message(message)
     source = parse_argument("--from", Deploy, origin)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
@@ -217,7 +219,7 @@ def promote(
         theirs = standing(dev.workspace, chain, source)
         asked = None if entry is None else named_entry(console, theirs, entry)
         built, cited = choose_promotion(theirs, asked, dev.deploy)
-        for each in walk_builds(dev.workspace.refs(), dev.repo, chain, built.record.source):
+        for each in builds_of_source(dev, chain, built.record.source):
             if each.signed.id == built.id:
                 counting(dev, each)  # what the other deploy carries vouches for nothing here
         subject, text = said or (f"Promote {source} {cited.entry}", "")
@@ -307,18 +309,16 @@ def _build_of(
     """The build of a commit that was made last, by the clock of who made it (for choosing, not for trusting), or a
     new one, unless the config lacks what that would need. Raises `Refused` (6) for one that waits for approvals.
     """
-    from gitrel.cli.stage_build import make_build
+    from gitrel.cli.stage_build import builds_of_source, make_build
 
-    found = list(walk_builds(dev.workspace.refs(), dev.repo, chain, source))
+    found = builds_of_source(dev, chain, source)
     if not found:
         _check_before_building(dev, source, config)
         made = make_build(dev, chain, source)
         if chain.newest.policy.build.threshold == 1:
             return made
         dev.workspace.publish({str(BuildRef(made.id.oid)): made.id.oid})
-        found = [
-            each for each in walk_builds(dev.workspace.refs(), dev.repo, chain, source) if each.signed.id == made.id
-        ]
+        found = [each for each in builds_of_source(dev, chain, source) if each.signed.id == made.id]
     newest = max(found, key=lambda each: (each.lack is None, each.signed.committer.time, each.signed.id.oid))
     return counting(dev, newest)
 
@@ -352,8 +352,8 @@ def named_build(dev: Developer, chain: TrustChain, name: str) -> VerifiedBuild:
     """The build whose id begins like that, pending or not. Raises `NotFound`, `UsageError`."""
     if len(name) < 4:
         raise UsageError(f"not a build's id: {name!r}", where="--build", hint="give at least its first 4 digits")
-    builds = walk_builds(dev.workspace.refs(), dev.repo, chain)
-    found = [each for each in builds if each.signed.id.oid.startswith(name)]
+    refs = dev.workspace.refs()
+    found = list(walk_builds(refs, dev.repo, chain, among=refs.below(f"refs/builds/{name}")))
     if len(found) != 1:
         why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
         raise NotFound("no such build", where=f"refs/builds/{name}*", why=why, hint="`git for-each-ref refs/builds`")

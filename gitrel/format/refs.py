@@ -7,9 +7,10 @@ what the name begins with, or by number, and who has them in a searchable form a
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 
 from gitrel.errors import FormatError
@@ -32,6 +33,10 @@ class RefView(RefMap):
         What only looks like an entry (`v06`, `latest`) belongs to no ledger and is passed over.
         """
         return numbered(self.below(ledger.prefix), ledger, first)
+
+    def without(self, names: Container[str]) -> RefView:
+        """The others."""
+        return ListedRefs({name: oid for name, oid in self.items() if name not in names})
 
     def newest(self, ledger: Ledger) -> int:
         """The highest number of a ledger, 0 if it has no entry."""
@@ -105,3 +110,39 @@ class Overlaid(RefView):
 
     def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
         return dict(sorted({**self._ours.entries(ledger, first), **self._new.entries(ledger, first)}.items()))
+
+
+class Ahead(Overlaid):
+    """What a remote shows that was asked for news alone: of `known` ledgers the entries from a number on, and all that
+    is below the prefixes `whole`. What was not asked for is as in `ours`.
+    """
+
+    def __init__(self, new: RefMap, ours: RefView, known: Mapping[Ledger, int], whole: tuple[str, ...]) -> None:
+        super().__init__(new, ours)
+        self._known, self._whole = known, whole
+
+    def _asked(self, name: str) -> bool:
+        if name.startswith(self._whole):
+            return True
+        digits = ((name.removeprefix(ledger.prefix), first) for ledger, first in self._known.items())
+        return any(number.isdecimal() and int(number) >= first for number, first in digits)
+
+    def __getitem__(self, name: str) -> ObjectId:
+        return self._new[name] if self._asked(name) else super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._new
+        yield from (name for name in self._ours if name not in self._new and not self._asked(name))
+
+    def below(self, prefix: str) -> RefMap:
+        if prefix.startswith(self._whole):
+            return self._new.below(prefix)
+        return {name: oid for name, oid in super().below(prefix).items() if name in self._new or not self._asked(name)}
+
+    def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+        if first >= self._known.get(ledger, math.inf):
+            return self._new.entries(ledger, first)
+        return numbered(self.below(ledger.prefix), ledger, first)
+
+    def without(self, names: Container[str]) -> RefView:
+        return Ahead(self._new.without(names), self._ours, self._known, self._whole)

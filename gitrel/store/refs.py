@@ -231,6 +231,8 @@ class LocalRefs(RefView):
     def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
         """As of any other view; unless there are gaps, only the entries from `first` on are looked at."""
         last = self._last(ledger) if first > 1 else 0
+        if first > last > 0:
+            return {}
         found = {Entry(number): self.get(str(ledger[number])) for number in range(first, last + 1)}
         if not found or None in found.values():
             return super().entries(ledger, first)

@@ -90,20 +90,27 @@ class Workspace:
         self.sync(interest=self._interest)
 
     def _take(self, remote: Remote, new: Mapping[str, ObjectId], ours: RefView, judge: Judge | None) -> None:
-        with Quarantine(self.repo, self._scratch()) as quarantine:
-            objects = quarantine.repository
-            missing = sorted({oid for oid in new.values() if oid not in self.repo})
-            if missing:
+        missing = sorted({oid for oid in new.values() if oid not in self.repo})
+        if missing:
+            with Quarantine(self.repo, self._scratch()) as quarantine:
                 remote.fetch(quarantine, missing, haves=self._haves(ours))
-            self._foreign = {name: why for name, oid in new.items() if (why := misnamed(name, oid, objects))}
-            records = {name: oid for name, oid in new.items() if name not in self._foreign}
-            if self._interest is not None:
-                records |= self._cited(remote, records, objects, ours)
-            if judge is not None and records:
-                judge(Overlaid(records, ours), objects)
-            if missing:
+                records = self._records(remote, new, ours, quarantine.repository, judge)
                 quarantine.adopt()
+        else:
+            records = self._records(remote, new, ours, self.repo, judge)
         self.repo.refs.create_all(records)
+
+    def _records(
+        self, remote: Remote, new: Mapping[str, ObjectId], ours: RefView, objects: Repository, judge: Judge | None
+    ) -> dict[str, ObjectId]:
+        """Those of the refs that are what their names say; the others are remembered."""
+        self._foreign = {name: why for name, oid in new.items() if (why := misnamed(name, oid, objects))}
+        records = {name: oid for name, oid in new.items() if name not in self._foreign}
+        if self._interest is not None:
+            records |= self._cited(remote, records, objects, ours)
+        if judge is not None and records:
+            judge(Overlaid(records, ours), objects)
+        return records
 
     def _haves(self, ours: RefView) -> list[ObjectId]:
         """What is here for sure, the newest of each ledger first."""

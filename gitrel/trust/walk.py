@@ -295,12 +295,20 @@ def _carried_configs(refs: RefMap, objects: Objects, trust: TrustChain, deploy: 
 
 
 def walk_builds(
-    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None
+    refs: RefMap,
+    objects: Objects,
+    trust: TrustChain,
+    source: ObjectId | None = None,
+    *,
+    among: RefMap | None = None,
 ) -> Iterator[VerifiedBuild]:
-    """The builds that the build role signed, of one source commit or of all; others are passed over."""
+    """The builds that the build role signed, of one source commit or of all; others are passed over.
+
+    `among`: only these refs of builds are looked at.
+    """
     newest = trust.newest
     reader = RecordReader(refs, objects)
-    for name, oid in view(refs).below("refs/builds/").items():
+    for name, oid in (view(refs).below("refs/builds/") if among is None else among).items():
         try:
             signed = parse_canonical(BuildRecord, reader.commit(oid), trust.format, name)
             if name != str(BuildRef(signed.id.oid)) or signed.record.app != trust.app:
