@@ -48,7 +48,7 @@ def prefixes(ledger: Ledger, known: int) -> tuple[str, ...]:
     digits = str(known + 1)
     places = range(len(digits) - 1, max(len(digits) - _DIGITS, 0) - 1, -1)
     later = [f"{digits[:at]}{digit}" for at in places for digit in range(int(digits[at]) + 1, 10)]
-    return tuple(f"{ledger.prefix}{number}" for number in (known, digits, *later))
+    return tuple(f"{ledger.prefix}{number}" for number in (int(known), digits, *later))
 
 
 def _end(known: int) -> int:
