@@ -49,7 +49,7 @@ class _Subject:
 def approve(console: Console, place: Place, what: str, deploy: str) -> None:
     """Sign an approval of a release (`v7`), a config (`config/v7`), a build (`build/<id>`) or a trust (`trust/v3`)."""
     with open_developer(console, repo=place.repo, remote=place.remote, deploy=deploy, trust=place.pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(below=("refs/builds/",)))
         chain = dev.trust()
         subject = _approvable(dev, chain, what)
         key = dev.signer.public_key.id

@@ -28,7 +28,7 @@ from gitrel.trust.walk import VerifiedBuild, walk_builds
 
 def build(console: Console, repo: Path | None, remote: str | None, rev: str, pin: str | None) -> None:
     with open_developer(console, repo=repo, remote=remote, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(below=("refs/builds/",)))
         signed = make_build(dev, dev.trust(), resolve(dev, rev))
         ref = str(BuildRef(signed.id.oid))
         dev.workspace.publish({ref: signed.id.oid})

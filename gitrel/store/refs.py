@@ -280,12 +280,15 @@ def _read_regular(path: Path, *, mapped: bool = False) -> bytes | mmap.mmap | No
         return None
     except OSError as error:
         raise LocalStateError("cannot read", where=str(path), why=error.strerror or str(error)) from error
-    with open(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
             return None
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(info.st_mode):
             raise LocalStateError("not a regular file", where=str(path))
-        if mapped and os.fstat(fd).st_size:
+        if mapped and info.st_size:
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-        return file.read()
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
