@@ -38,6 +38,8 @@ from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.parts import verify_signatures
 from gitrel.trust.signers import judge_signers, parse_canonical
 
+_LOOKED_UP = 200  # records whose approvals are looked up, at 0.1 ms each
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedConfig:
@@ -90,6 +92,8 @@ class RecordReader:
     def __init__(self, refs: RefMap, objects: Objects) -> None:
         self._objects = objects
         self._refs = view(refs)
+        self._looked_up = 0
+        self._listed: dict[str, dict[str, ObjectId]] = {}
 
     def commit(self, oid: ObjectId) -> bytes:
         return self._objects.read(oid, "commit")
@@ -97,13 +101,24 @@ class RecordReader:
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
         """Those that can be read and are what their refs say: any other approves nothing."""
         found = []
-        for name, oid in self._refs.below(f"refs/approvals/{record}/").items():
+        for name, oid in self._approving(f"refs/approvals/{record}/").items():
             with contextlib.suppress(FormatError, NotFound, LocalStateError):  # a stray ref approves nothing
                 parse_ref(name)
                 raw = self._objects.read(oid, "tag")
                 if raw.startswith(f"object {record}\ntype commit\ntag {name.removeprefix('refs/')}\n".encode()):
                     found.append(raw)
         return found
+
+    def _approving(self, prefix: str) -> RefMap:
+        """The approvals of one record. Of a few records they are looked up; for more than that all are listed, once."""
+        if self._looked_up < _LOOKED_UP:
+            self._looked_up += 1
+            return self._refs.below(prefix)
+        if self._looked_up == _LOOKED_UP:
+            self._looked_up += 1
+            for name, oid in self._refs.below("refs/approvals/").items():
+                self._listed.setdefault(name[: len(prefix)], {})[name] = oid
+        return self._listed.get(prefix, {})
 
 
 def entries(refs: RefMap, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:

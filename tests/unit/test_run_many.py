@@ -116,7 +116,9 @@ def test_ten_thousand_releases(tmp_path: Path) -> None:
     with Repository.open(remote) as repo:
         store(sim, repo)
     said, seconds, refs = server.poll()
-    assert (said, 0 < refs < 2 * FEW) == (f"v{RELEASES + 1}\n", True), "what is new is found, and the next ones looked at"
+    assert (said, 0 < refs < 2 * FEW) == (f"v{RELEASES + 1}\n", True), (
+        "what is new is found, and the next ones looked at"
+    )
     assert server.poll()[2] == 0
     begun = time.monotonic()
     pruned = json.loads(server.gitrel("prune", "--keep", "1", "--json")[0])
