@@ -32,11 +32,11 @@ def builds_of(repo: Repository, source: ObjectId) -> dict[str, ObjectId]:
         raise LocalStateError("cannot read", where=str(path), why=error.strerror or str(error)) from error
     there = repo.refs.lines("refs/builds/").values()
     new = _read(repo, (oid for oid in there if oid not in indexed))
-    if new:
-        indexed |= new
+    indexed |= new
+    if any(new.values()):
         with contextlib.suppress(LocalStateError):  # a folder that is full or read-only costs time, and no more
             make_folders(path.parent)
-            replace_file(path, b"".join(b"%s %s\n" % line for line in indexed.items()))
+            replace_file(path, b"".join(b"%s %s\n" % line for line in indexed.items() if line[1]))
     wanted = source.encode()
     found = [ObjectId.from_hex(oid) for oid in there if indexed[oid] == wanted]
     return {str(BuildRef(oid)): oid for oid in found}

@@ -6,9 +6,11 @@ made in memory, with the keys that the tests of trust use.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import bench.ledger_rows  # noqa: F401  (it knows where the simulator is)
 import pytest
@@ -20,10 +22,17 @@ from simulator import FILES, Simulator
 
 from gitrel.cli import stage_release
 from gitrel.cli.console import Console
+from gitrel.format.record import AnyRecord, Signed
+from gitrel.ids import KeyId, ObjectId
 from gitrel.release.remembered import KEEP
+from gitrel.run.files import prune
+from gitrel.run.home import Home
+from gitrel.store import repack
 from gitrel.store.pack import PackWriter
+from gitrel.store.repack import reachable
 from gitrel.store.repository import Repository
 from gitrel.trust import parts
+from gitrel.trust.signers import verify_signature
 
 __all__ = ["host", "room"]  # fixtures
 
@@ -192,8 +201,12 @@ def test_records_are_verified_once_for_a_command(
     verified: list[str] = []
     for key, value in ledger.desk.env.items():
         monkeypatch.setenv(key, value)
-    check = parts.verify_signature
-    monkeypatch.setattr(parts, "verify_signature", lambda signed, where: verified.append(where) or check(signed, where))
+
+    def counted(signed: Signed[AnyRecord], where: str) -> KeyId:
+        verified.append(where)
+        return verify_signature(signed, where)
+
+    monkeypatch.setattr(parts, "verify_signature", counted)
     stage_release.rollback(Console(as_json=False), ledger.desk.path, None, "production", None, None, False, None)
     assert capsys.readouterr().out.startswith(f"v{LONG + 1} ")
     releases = [where for where in verified if where.startswith("refs/releases/")]
@@ -253,3 +266,33 @@ def test_a_server_notices_what_was_taken_back(ledger: Ledger, host: Hosts, what:
     after: Mapping[str, object] = server.state()
     assert after["seen"] == before["seen"]
     assert after["current"] == before["current"]
+
+
+def test_a_prune_reads_all_records_only_when_it_may_be_worth_it(
+    ledger: Ledger, host: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is dropped is little beside what is there, three times; then most of what is there."""
+    server = host(str(ledger.url), ledger.pin)
+    noise = random.Random(1)
+    shared, large = noise.randbytes(1_000_000), [noise.randbytes(3_000_000) for _ in range(2)]
+    for number in range(9):
+        files = {**FILES, "version": b"n%d" % number, "shared": shared}
+        ledger.sim.release(ledger.sim.build({**files, "large": large[number // 5]}), None)
+        ledger.put()
+        server.gitrel("pull", "--keep", "0")
+    looks: list[int] = []
+
+    def counted(*args: Any) -> set[ObjectId]:
+        looks.append(len(looks))
+        return reachable(*args)
+
+    monkeypatch.setattr(repack, "reachable", counted)
+    home = Home(server.path)
+    seen = []
+    for keep in (8, 7, 6, 4, 3):
+        pruned = prune(home, keep, thrifty=True)
+        assert len(pruned.kept) == keep
+        seen.append((len(looks), pruned.object_bytes > 2_000_000))
+    assert seen == [(1, False), (1, False), (1, False), (2, True), (2, False)]
+    server.gitrel("exec", "--", "true")
+    server.fsck()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def test_a_packed_ref_is_found_as_git_finds_it(repo: Repository, tag: ObjectId, 
         "refs/releases/v",
         "refs/releases/v1",
         "refs/releases/staging/",
-        "refs/t",
+        "refs/tr",
         "refs/trust/v3",
         "refs/u",
     ):
@@ -100,8 +99,6 @@ def test_the_newest_of_a_ledger_are_found_without_a_list(
     no_list(monkeypatch)
     assert view.newest(RELEASES) == MANY + 7
     assert view.newest(STAGING) == 40
-    assert view.newest(CONFIG) == 0 if monkeypatch.undo() is None else False
-    no_list(monkeypatch)
     assert view.entries(RELEASES, MANY - 2) == {entry: oid for entry, oid in whole.items() if entry >= MANY - 2}
     assert view.entries(RELEASES, MANY + 8) == {}
 
@@ -109,14 +106,16 @@ def test_the_newest_of_a_ledger_are_found_without_a_list(
 @pytest.mark.parametrize("odd", ["a gap", "no number", "as many as before", "below"])
 def test_where_numbers_are_not_all_there_all_are_looked_at(repo: Repository, tag: ObjectId, odd: str) -> None:
     fill(repo, tag, (RELEASES, 50))
-    delete = partial(git, repo, "update-ref", "-d")
-    changes: dict[str, Callable[[], object]] = {
-        "a gap": lambda: repo.refs.create("refs/releases/v53", tag),
-        "no number": lambda: repo.refs.create("refs/releases/v051", tag),
-        "as many as before": lambda: (repo.refs.create("refs/releases/v52", tag), delete("refs/releases/v50")),
-        "below": lambda: delete("refs/releases/v3"),
-    }
-    changes[odd]()
+    new, gone = {
+        "a gap": ("v53", None),
+        "no number": ("v051", None),
+        "as many as before": ("v52", "v50"),
+        "below": (None, "v3"),
+    }[odd]
+    if new is not None:
+        repo.refs.create(f"refs/releases/{new}", tag)
+    if gone is not None:
+        git(repo, "update-ref", "-d", f"refs/releases/{gone}")
     view = repo.refs.view("refs/releases/")
     listed = ListedRefs(repo.refs.list("refs/"))
     assert view.entries(RELEASES, 40) == listed.entries(RELEASES, 40)
