@@ -173,7 +173,7 @@ def publish(
         try:
             workspace.publish(refs)
         except Conflict:
-            workspace.sync_again()
+            workspace.sync()  # all: what is in the way may be another ref than the next
             continue
         return made
     raise Conflict("others were first every time", why=f"{MAX_TRIES} tries", hint="run the command again")

@@ -21,23 +21,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gitrel.errors import GitrelError, NotFound, Refused, RemoteError
-from gitrel.format.refs import Ahead, ListedRefs, RefMap, RefView
+from gitrel.format.refs import RefMap, RefView
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, LedgerRef, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
+from gitrel.run.news import WHOLE, ask_for_news, judged_refs
 from gitrel.run.pull import Fork, Progress, Pulled, bring, fetch_trust, judge, vouch
 from gitrel.run.state import Refusal, Sight, State
-from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
-from gitrel.store.ahead import list_ahead
+from gitrel.run.watch import FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
-from gitrel.trust.anchor import Anchor
 from gitrel.trust.walk import entries
 
 PATIENCE = 60  # seconds for the list of one source's refs, where there are others
 _HERE = "this server"
-_WHOLE = (TRUST.prefix, APPROVALS)
 
 Remotes = Mapping[str, Remote]
 
@@ -153,7 +151,7 @@ class _Look:
         forks = self._forks(listed) if several or self._aside else ()
         if forks and not several:
             raise forks[0].refusal()
-        shown = {url: self._view(refs) for url, refs in listed.items()}
+        shown = {url: judged_refs(self._repo, self._state, refs, full=self.full) for url, refs in listed.items()}
         self._hear(listed, shown, now)
         if self._anew or self._digest(listed, state) != state.judged:
             self._judge(shown, now)
@@ -187,21 +185,12 @@ class _Look:
         self._home.change_state(change)
         return replace(pulled, forks=forks)
 
-    def _view(self, refs: RefMap) -> RefView:
-        """What verdicts depend on; what was not asked for is as it was verified here."""
-        others = (self._configs.prefix, HEARTBEAT.prefix)
-        found = {name: oid for name, oid in refs.items() if not name.startswith(others)}
-        if self.full or self._state.seen is None:
-            return ListedRefs(found)
-        ours = self._repo.refs.view(self._ledger.prefix)
-        return Ahead(found, ours, {self._ledger: self._state.seen.entry}, _WHOLE)
-
     def _digest(self, listed: Mapping[str, RefMap], state: State) -> str:
         """Of what verdicts depend on. From a single source that is no release before the highest that was seen."""
-        several, first = len(self._remotes) > 1, state.seen.entry if state.seen is not None else 1
+        first = state.seen.entry if state.seen is not None and len(self._remotes) == 1 else 1
         refs: dict[str, ObjectId] = {}
         for url, found in listed.items():
-            refs |= {f"{url} {name}": oid for name, oid in found.items() if several or name.startswith(_WHOLE)}
+            refs |= {f"{url} {name}": oid for name, oid in found.items() if name.startswith(WHOLE)}
             refs |= {f"{url} {self._ledger[at]}": oid for at, oid in entries(found, self._ledger, first).items()}
         return digest(refs, heard=self._state.life.heartbeat if self._state.life.hold else None)
 
@@ -210,9 +199,9 @@ class _Look:
 
         Raises what is wrong with the first if none answers.
         """
-        if not self.full and self._state.seen is not None:
+        if not self.full:
             ((url, remote),) = self._remotes.items()
-            if (news := self._news(remote, self._state.seen)) is not None:
+            if (news := ask_for_news(remote, self._state)) is not None:
                 return {url: news}
             self.full = True
         away = {url for url, sight in self._state.sights.items() if sight.away is not None}
@@ -222,15 +211,8 @@ class _Look:
             raise next(iter(self._away.values()))
         return found
 
-    def _news(self, remote: Remote, seen: Anchor) -> RefMap | None:
-        """What comes after what is known, if that is as it was."""
-        known = {self._ledger: seen.entry, self._configs: self._state.configured, HEARTBEAT: self._state.life.heartbeat}
-        found = list_ahead(remote, {ledger: number or 0 for ledger, number in known.items()}, _WHOLE)
-        there = all(str(ledger[number]) in found for ledger, number in known.items() if number)
-        return found if there and found[str(self._ledger[seen.entry])] == seen.id.oid else None
-
     def _ask(self, urls: Iterable[str]) -> dict[str, RefMap]:
-        prefixes = [*_WHOLE, self._ledger.prefix, self._configs.prefix, HEARTBEAT.prefix]
+        prefixes = [*WHOLE, self._ledger.prefix, self._configs.prefix, HEARTBEAT.prefix]
         found: dict[str, RefMap] = {}
         for url in urls:
             remote = self._remotes[url]

@@ -137,15 +137,15 @@ def _push(line: Line, message: Mapping[str, Any]) -> dict[str, Any]:
     with Repository.open(Path(message["repository"])) as repo, told(line):
         offer = read_advertisement(line, "git-receive-pack", [*HAVE_PREFIXES, *refs])
         offer.check_format(repo.format)
-        for name, oid in refs.items():
-            if offer.refs.get(name, oid) != oid:
-                line.goodbye()
-                raise Conflict("the remote has this ref already", where=name, why=f"it points at {offer.refs[name]}")
         also = _differing(repo, message["also"], offer.refs)
         for name, oid in also.items():
             if (there := offer.refs.get(name)) is not None:
                 line.goodbye()
                 return {"rewritten": {"name": name, "here": oid, "there": there}}
+        for name, oid in refs.items():
+            if offer.refs.get(name, oid) != oid:
+                line.goodbye()
+                raise Conflict("the remote has this ref already", where=name, why=f"it points at {offer.refs[name]}")
         refs = {**{name: oid for name, oid in also.items() if not misnamed(name, oid, repo)}, **refs}
         missing = {name: oid for name, oid in refs.items() if name not in offer.refs}
         atomic = b"atomic" in offer.capabilities

@@ -85,10 +85,6 @@ class Workspace:
             self._take(self.remote, differing, ours, judge)
         return sorted(differing.keys() - self._foreign.keys())
 
-    def sync_again(self) -> None:
-        """The same, when somebody else was first. Raises as `sync`."""
-        self.sync(interest=self._interest)
-
     def _take(self, remote: Remote, new: Mapping[str, ObjectId], ours: RefView, judge: Judge | None) -> None:
         missing = sorted({oid for oid in new.values() if oid not in self.repo})
         if missing:
