@@ -24,7 +24,7 @@ from gitrel.trust.history import Configs, Verdicts
 from gitrel.trust.ledger import Verdict
 from gitrel.trust.walk import VerifiedConfig
 
-KEEP = 50  # entries that are verified each time, and up to as many more: 15 to 30 ms, and few ask for an older one
+KEEP = 100  # entries that are verified each time, and up to as many more: 40 to 80 ms, and few ask for an older one
 
 
 class Remembered:

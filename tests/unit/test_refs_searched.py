@@ -11,7 +11,7 @@ import pytest
 
 from gitrel.format.refs import Ahead, ListedRefs
 from gitrel.ids import PRODUCTION, TRUST, Deploy, Entry, Ledger, ObjectFormat, ObjectId
-from gitrel.store.ahead import list_ahead, prefixes
+from gitrel.store.ahead import last, list_ahead, prefixes
 from gitrel.store.packed import PackedRefs
 from gitrel.store.refs import Refs
 from gitrel.store.remote import Remote
@@ -122,14 +122,16 @@ def test_where_numbers_are_not_all_there_all_are_looked_at(repo: Repository, tag
     assert view.newest(RELEASES) == listed.newest(RELEASES) == max(listed.entries(RELEASES))
 
 
-@pytest.mark.parametrize("known", [0, 7, 99, 100, 109, 110, 999, 1000, 1009, 1998, 1999, 9989, 19_999, 20_449, 99_999])
-def test_prefixes_name_what_comes_next(known: int) -> None:
-    found = prefixes(RELEASES, Entry(known) if known else 0)
-    assert len(found) <= 30
-    until = (known + 1) // 1000 * 1000 + 1000 if known > 998 else 1000
-    assert all(str(RELEASES[number]).startswith(found) for number in range(max(known, 1), min(until, 10 * known + 10)))
+@pytest.mark.parametrize("digits", [1, 3])
+@pytest.mark.parametrize("known", [0, 7, 9, 10, 99, 100, 109, 999, 1000, 1009, 1998, 1999, 9989, 20_449, 99_999])
+def test_prefixes_name_what_comes_next(known: int, digits: int) -> None:
+    found, until = prefixes(RELEASES, Entry(known) if known else 0, digits), last(known, digits)
+    assert len(found) <= 2 + 9 * digits
+    assert known < until <= known + 10**digits
+    assert str(until).endswith("9" * min(digits, len(str(until))))
+    assert all(str(RELEASES[number]).startswith(found) for number in range(max(known, 1), until + 1))
     older = [number for number in range(1, known) if str(RELEASES[number]).startswith(found)]
-    assert len(older) <= 108
+    assert len(older) <= (9 if digits == 1 else 108)
 
 
 class Counted:
@@ -147,12 +149,15 @@ class Counted:
 @pytest.mark.parametrize(
     ("known", "refs", "asked"),
     [
-        (MANY, 114, 1),
-        (MANY - 1, 116, 1),
-        (MANY - 300, 420, 1),
+        (MANY, 2, 1),
+        (MANY - 1, 3, 1),
+        (MANY - 6, 8, 1),
+        (MANY - 10, 130, 2),
+        (MANY - 300, 500, 2),
         (1998, 570, 2),
-        (150, 2 * MANY, 3),
-        (99, MANY, 1),
+        (1980, 500, 3),
+        (150, 3 * MANY, 4),
+        (9, MANY, 1),
         (0, MANY, 1),
     ],
 )
