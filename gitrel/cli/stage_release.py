@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import read_config
 from gitrel.trust.signers import require_role
 from gitrel.trust.walk import VerifiedBuild, load_trust, walk_builds
+
+_HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
 def init(
@@ -145,7 +148,7 @@ def release(
 
     said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync(dev.interest(below=(f"refs/builds/{build_id or ''}",)))
+        dev.sync(dev.interest(below=(_builds(build_id or ""),)))
         chain = dev.trust()
         check_deploy(dev, chain, new=True)
         may_release(dev, chain)
@@ -348,12 +351,17 @@ def counting(dev: Developer, build: VerifiedBuild) -> Signed[BuildRecord]:
     return build.signed
 
 
+def _builds(name: str) -> str:
+    """What the refs of the builds begin with that a name may mean."""
+    return f"refs/builds/{name if _HEX.fullmatch(name) else ''}"
+
+
 def named_build(dev: Developer, chain: TrustChain, name: str) -> VerifiedBuild:
     """The build whose id begins like that, pending or not. Raises `NotFound`, `UsageError`."""
     if len(name) < 4:
         raise UsageError(f"not a build's id: {name!r}", where="--build", hint="give at least its first 4 digits")
     refs = dev.workspace.refs()
-    found = list(walk_builds(refs, dev.repo, chain, among=refs.below(f"refs/builds/{name}")))
+    found = list(walk_builds(refs, dev.repo, chain, among=refs.below(_builds(name)) if _HEX.fullmatch(name) else {}))
     if len(found) != 1:
         why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
         raise NotFound("no such build", where=f"refs/builds/{name}*", why=why, hint="`git for-each-ref refs/builds`")
