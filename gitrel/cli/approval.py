@@ -102,7 +102,7 @@ def _approvable(dev: Developer, chain: TrustChain, what: str) -> _Subject:
 
 def _release(dev: Developer, chain: TrustChain, entry: Entry) -> _Subject:
     now = dev.standing()
-    for verdict in now.verdicts:
+    for verdict in reversed(now.verdicts):
         if verdict.entry == entry:
             if verdict.signed is None or (verdict.refusal is not None and not verdict.pending):
                 raise verdict.refusal or NotFound(f"no release {entry}")
