@@ -42,6 +42,11 @@ class ObjectId(_Word):
     def from_raw(cls, raw: bytes) -> Self:
         return str.__new__(cls, raw.hex()) if len(raw) in (20, 32) else cls(raw.hex())
 
+    @classmethod
+    def from_hex(cls, digits: bytes) -> Self:
+        """Of what is known to be 40 or 64 lower-case digits: this is on the way of each ref that is listed."""
+        return str.__new__(cls, digits.decode("ascii"))
+
     @property
     def raw(self) -> bytes:
         return bytes.fromhex(self)

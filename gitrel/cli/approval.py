@@ -48,7 +48,7 @@ class _Subject:
 def approve(console: Console, place: Place, what: str, deploy: str) -> None:
     """Sign an approval of a release (`v7`), a config (`config/v7`), a build (`build/<id>`) or a trust (`trust/v3`)."""
     with open_developer(console, repo=place.repo, remote=place.remote, deploy=deploy, trust=place.pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(below=("refs/builds/",)))
         chain = dev.trust()
         subject = _approvable(dev, chain, what)
         key = dev.signer.public_key.id
@@ -101,7 +101,7 @@ def _approvable(dev: Developer, chain: TrustChain, what: str) -> _Subject:
 
 def _release(dev: Developer, chain: TrustChain, entry: Entry) -> _Subject:
     now = dev.standing()
-    for verdict in now.verdicts:
+    for verdict in reversed(now.verdicts):
         if verdict.entry == entry:
             if verdict.signed is None or (verdict.refusal is not None and not verdict.pending):
                 raise verdict.refusal or NotFound(f"no release {entry}")

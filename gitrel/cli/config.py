@@ -108,7 +108,7 @@ def import_config(place: Place, file: str, secret: bool | None) -> None:
 def edit_config(place: Place) -> None:
     """The variables in an editor. Only what was changed there is changed, on top of what others did meanwhile."""
     with place.open() as dev:
-        dev.sync()
+        dev.sync(dev.interest())
         chain = dev.trust()
         check_deploy(dev, chain, new=True)
         ledger, _ = _ground(dev, place, config_ledger(dev, chain), _may_configure(dev, chain))
@@ -169,7 +169,7 @@ def _may_configure(dev: Developer, chain: TrustChain) -> PersonName:
 
 def _ground(
     dev: Developer, place: Place, whole: Sequence[VerifiedConfig], person: PersonName
-) -> tuple[list[VerifiedConfig], VerifiedConfig | None]:
+) -> tuple[Sequence[VerifiedConfig], VerifiedConfig | None]:
     """The ledger up to the entry that the next one is made from, the newest; and the pending one that it replaces.
 
     A pending one only if this person signed it too; whoever goes on from it signs all that it says. Raises `Conflict`.
@@ -275,7 +275,7 @@ def _commit(
     subject: str = "",
 ) -> None:
     """Make the next config record and publish it, again if somebody else was first. `base`: what `change` is about."""
-    dev.sync()
+    dev.sync(dev.interest())
     check_deploy(dev, dev.trust(), new=True)
     while True:
         chain = dev.trust()
@@ -306,7 +306,7 @@ def _commit(
         try:
             dev.workspace.publish({str(signed.record.ref): signed.id.oid})
         except Conflict:
-            dev.sync()
+            dev.sync(dev.interest())
             continue
         whole = config_ledger(dev, chain)
         stale = outdated(whole, dev.repo, chain, dev.deploy)

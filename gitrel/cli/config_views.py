@@ -177,13 +177,13 @@ def log_config(place: Place, name: str | None) -> None:
         dev.console.result(deploy=dev.deploy, entries=found[::-1])
 
 
-def _ledger(dev: Developer) -> tuple[TrustChain, list[VerifiedConfig]]:
+def _ledger(dev: Developer) -> tuple[TrustChain, Sequence[VerifiedConfig]]:
     chain = dev.trust()
     check_deploy(dev, chain)
     return chain, config_ledger(dev, chain)
 
 
-def _shown(dev: Developer, ledger: Sequence[VerifiedConfig]) -> list[VerifiedConfig]:
+def _shown(dev: Developer, ledger: Sequence[VerifiedConfig]) -> Sequence[VerifiedConfig]:
     """The ledger up to the newest entry that a release can carry; says so if a newer one waits for approvals."""
     head = config_head(dev, ledger)
     newest = head[-1] if head else None

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 
 from gitrel.cli.developer import Developer
 from gitrel.errors import FormatError, NotFound, Refused, UsageError
 from gitrel.format.envdir import Differences, compare
 from gitrel.format.record import ConfigRecord, Signed
-from gitrel.ids import PRODUCTION, Deploy, Entry, Ledger, LedgerRef, ObjectId, parse_ref
+from gitrel.ids import PRODUCTION, Deploy, Entry, Ledger, LedgerKind, LedgerRef, ObjectId, parse_ref
 from gitrel.release.config import current_files
 from gitrel.release.cut import Standing
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import bind_trees
+from gitrel.trust.history import judge_config
 from gitrel.trust.ledger import Verdict
-from gitrel.trust.walk import VerifiedConfig, walk_config
+from gitrel.trust.walk import VerifiedConfig
 
 _CLOSE = 0.8  # of difflib's ratio: "stagin" is staging, "prod" may be a deploy of its own
 
@@ -38,6 +40,8 @@ def known_deploys(refs: Mapping[str, ObjectId], chain: TrustChain) -> list[Deplo
 def check_deploy(dev: Developer, chain: TrustChain, deploy: Deploy | None = None, *, new: bool = False) -> None:
     """Raises `NotFound` for a deploy that does not exist; with `new`, if its name is close to one that does."""
     wanted = deploy or dev.deploy
+    if wanted == PRODUCTION or wanted in chain.newest.policy.deploys:
+        return
     known = known_deploys(dev.workspace.refs(), chain)
     if wanted in known:
         return
@@ -52,27 +56,31 @@ def check_deploy(dev: Developer, chain: TrustChain, deploy: Deploy | None = None
     raise NotFound(f"no deploy {wanted}", why=why, hint=hint)
 
 
-def config_ledger(dev: Developer, chain: TrustChain) -> list[VerifiedConfig]:
-    """The deploy's config entries, oldest first. Raises `Refused`."""
-    return walk_config(dev.workspace.refs(), dev.repo, chain, dev.deploy)
+def config_ledger(dev: Developer, chain: TrustChain) -> Sequence[VerifiedConfig]:
+    """The deploy's config entries, oldest first; what this user verified before is not verified again unless somebody
+    looks at it. Raises `Refused`."""
+    anchor = dev.remembered.get(chain.pin, dev.deploy, LedgerKind.CONFIG)
+    entries = judge_config(dev.workspace.refs(), dev.repo, chain, dev.deploy, anchor)
+    dev.remembered.put(chain.pin, dev.deploy, entries, LedgerKind.CONFIG)
+    return entries
 
 
-def config_head(dev: Developer, ledger: Sequence[VerifiedConfig]) -> list[VerifiedConfig]:
+def config_head(dev: Developer, ledger: Sequence[VerifiedConfig]) -> Sequence[VerifiedConfig]:
     """The ledger up to the newest entry that counts, or would with more approvals.
 
     What a retired key adds cites an old trust and so is a link of the chain, but nobody vouches for its content.
     """
-    left = list(ledger)
-    while left and not left[-1].usable and not left[-1].pending:
-        ref = left.pop().signed.record.ref
+    dead = list(itertools.takewhile(lambda each: not each.usable and not each.pending, reversed(ledger)))
+    for each in dead:
+        ref = each.signed.record.ref
         dev.console.note(f"WARNING: {ref} is passed over: its signer may not set the config any more")
-    return left
+    return ledger[: -len(dead)] if dead else ledger
 
 
-def approved_config(ledger: Sequence[VerifiedConfig]) -> list[VerifiedConfig]:
+def approved_config(ledger: Sequence[VerifiedConfig]) -> Sequence[VerifiedConfig]:
     """The ledger up to the newest entry that a release can carry."""
-    end = max((at for at, entry in enumerate(ledger, 1) if entry.usable), default=0)
-    return list(ledger[:end])
+    after = sum(1 for _ in itertools.takewhile(lambda each: not each.usable, reversed(ledger)))
+    return ledger[:-after] if after else ledger
 
 
 def named_config(dev: Developer, ledger: Sequence[VerifiedConfig], text: str) -> VerifiedConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -15,18 +16,20 @@ from typing import TYPE_CHECKING, TypeVar
 from gitrel.cli.console import Console
 from gitrel.errors import FormatError, NotFound, Refused, UsageError
 from gitrel.format.commit import Stamp
-from gitrel.ids import TRUST, App, Deploy, Entry, ObjectId, Sha256
+from gitrel.format.refs import RefView
+from gitrel.ids import TRUST, App, Deploy, Entry, Ledger, Sha256
 from gitrel.store.known_apps import read_known_apps
 from gitrel.store.location import GitConfig
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
-from gitrel.store.workspace import Workspace
+from gitrel.store.workspace import Interest, Workspace
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.walk import load_trust
 
 if TYPE_CHECKING:
     from gitrel.keys.private import Signer
     from gitrel.release.cut import Standing
+    from gitrel.release.remembered import Remembered
 
 _GIT_DATE = re.compile(r"@?(\d{1,12}) ([+-]\d{4})")
 NO_REMOTE = "none"
@@ -64,6 +67,8 @@ class Developer:
         self._pin = pin
         self.git = GitConfig(workspace.repo.path, env)
         self._key: Path | None = None
+        self._trust: tuple[int, TrustChain] | None = None
+        self._standing: tuple[int, Standing] | None = None
 
     def use_key(self, path: Path) -> None:
         """Sign with this key instead of git's setting."""
@@ -74,24 +79,33 @@ class Developer:
         """Where git is run: the work tree, or the bare repository."""
         return self.repo.work_tree or self.repo.path
 
-    def sync(self, *, first_use: bool = False) -> None:
-        """Bring the remote's ledgers here; none of it if this user never accepted its trust, but for `first_use`.
+    def sync(self, interest: Interest | None = None, *, first_use: bool = False) -> None:
+        """Bring the remote's ledgers here, or what of them is of interest; none of it if this user never accepted its
+        trust, but for `first_use`.
 
         Raises `RemoteError`, `Refused`.
         """
 
-        def judge(refs: Mapping[str, ObjectId], objects: Repository) -> None:
+        def judge(refs: RefView, objects: Repository) -> None:
             if str(TRUST[1]) in refs and not first_use:
                 self._accepted(refs, objects)
 
         with self.console.working("asking the remote"):
-            self.workspace.sync(judge)
+            self.workspace.sync(judge, interest)
+
+    def interest(self, *deploys: Deploy, below: tuple[str, ...] = ()) -> Interest:
+        """The ledgers of this deploy, and of others."""
+        found = [(Ledger.releases(deploy), Ledger.config(deploy)) for deploy in (self.deploy, *deploys)]
+        return Interest(ledgers=tuple(itertools.chain(*found)), below=below)
 
     def trust(self) -> TrustChain:
-        """The trust chain, walked from the pin. Raises `Refused` (3) if this user never accepted it."""
-        return self._accepted(self.workspace.refs(), self.repo)
+        """The trust chain, walked from the pin, once as long as no ref comes in. Raises `Refused` (3) if this user
+        never accepted it."""
+        if self._trust is None or self._trust[0] != self.workspace.changes:
+            self._trust = self.workspace.changes, self._accepted(self.workspace.refs(), self.repo)
+        return self._trust[1]
 
-    def _accepted(self, refs: Mapping[str, ObjectId], objects: Repository) -> TrustChain:
+    def _accepted(self, refs: RefView, objects: Repository) -> TrustChain:
         chain = load_trust(refs, objects, self.repo.format, self._pin)
         known = read_known_apps(known_apps_file(self.env))
         if self._pin is None and known.get(chain.pin) != chain.app:
@@ -105,15 +119,23 @@ class Developer:
         return chain
 
     def standing(self, *, whole: bool = False) -> Standing:
-        """The deploy's ledger, verified; not again what this user verified before, but if the `whole` is asked for.
-
-        A new `Standing` at each call.
-        """
+        """The deploy's ledger, verified, once as long as no ref comes in; not again what this user verified before, but
+        if the `whole` is asked for."""
         from gitrel.release.cut import standing
+
+        if whole:
+            return standing(self.workspace, self.trust(), self.deploy)
+        if self._standing is None or self._standing[0] != self.workspace.changes:
+            now = standing(self.workspace, self.trust(), self.deploy, self.remembered)
+            self._standing = self.workspace.changes, now
+        return self._standing[1]
+
+    @cached_property
+    def remembered(self) -> Remembered:
+        """What this user verified before."""
         from gitrel.release.remembered import Remembered
 
-        remembered = None if whole else Remembered(cache_folder(self.env) / "verified")
-        return standing(self.workspace, self.trust(), self.deploy, remembered)
+        return Remembered(cache_folder(self.env) / "verified")
 
     @cached_property
     def signer(self) -> Signer:

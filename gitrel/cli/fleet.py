@@ -17,10 +17,10 @@ from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, Refused
 from gitrel.format.body import utc_text
 from gitrel.format.record import Health, ReceiptRecord
+from gitrel.format.refs import RefMap
 from gitrel.ids import HEARTBEAT, WITNESSES, Deploy, Entry, Host, Ledger
 from gitrel.release.cut import standing
 from gitrel.trust.chain import TrustChain
-from gitrel.trust.walk import RefMap
 from gitrel.trust.witness import VerifiedWitness, contradictions, may_witness, walk_witnesses, witness_ledgers
 
 _SAID = {Health.HEALTHY: "runs", Health.FAILED: "failed", Health.ENDED: "stopped"}

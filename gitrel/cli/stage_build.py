@@ -20,22 +20,28 @@ from gitrel.format.provenance import Provenance, source_uri
 from gitrel.format.record import BuildRecord, Signed
 from gitrel.ids import BuildRef, ObjectId
 from gitrel.store.snapshot import Snapshot, snapshot
+from gitrel.store.sources import builds_of
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.signers import require_role
-from gitrel.trust.walk import walk_builds
+from gitrel.trust.walk import VerifiedBuild, walk_builds
 
 
 def build(console: Console, repo: Path | None, remote: str | None, rev: str, pin: str | None) -> None:
     with open_developer(console, repo=repo, remote=remote, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(below=("refs/builds/",)))
         signed = make_build(dev, dev.trust(), resolve(dev, rev))
         ref = str(BuildRef(signed.id.oid))
         dev.workspace.publish({ref: signed.id.oid})
         console.out(f"build {signed.id.oid} of {signed.record.source[:12]}")
-        for each in walk_builds(dev.workspace.refs(), dev.repo, dev.trust(), signed.record.source):
+        for each in builds_of_source(dev, dev.trust(), signed.record.source):
             if each.signed.id == signed.id and each.lack is not None:
                 console.note(f"note: pending: {each.lack.why or each.lack}")
         console.result(build=signed.id.oid, source=signed.record.source, tree_sha256=signed.record.tree_sha256, ref=ref)
+
+
+def builds_of_source(dev: Developer, trust: TrustChain, source: ObjectId) -> list[VerifiedBuild]:
+    """The builds of a commit that the build role signed, pending or not."""
+    return list(walk_builds(dev.workspace.refs(), dev.repo, trust, source, among=builds_of(dev.repo, source)))
 
 
 def resolve(dev: Developer, rev: str) -> ObjectId:
@@ -81,7 +87,7 @@ def make_build(dev: Developer, trust: TrustChain, source: ObjectId) -> Signed[Bu
         trust.newest,
         taken,
         provenance,
-        candidates=(each.signed for each in walk_builds(dev.workspace.refs(), dev.repo, trust, source)),
+        candidates=(each.signed for each in builds_of_source(dev, trust, source)),
         who=who,
         sign=dev.signer.sign,
     )

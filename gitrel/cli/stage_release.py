@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from gitrel.cli.developer import (
 from gitrel.cli.naming import named_entry
 from gitrel.errors import BadInput, NotFound, Refused, UsageError
 from gitrel.format.manifest import MANIFEST, parse_manifest
-from gitrel.format.record import BuildRecord, ConfigRecord, ReleaseRecord, Signed
+from gitrel.format.record import BuildRecord, ConfigRecord, Signed
 from gitrel.format.text import check_text
 from gitrel.format.trust import KeyLine
 from gitrel.ids import TRUST, App, BuildRef, Deploy, Entry, Ledger, ObjectId, PersonName, Sha256
-from gitrel.release.cut import Ingredients, Standing, check_required, cut, publish, standing
+from gitrel.release.cut import Ingredients, Made, Standing, check_required, cut, publish, standing
 from gitrel.release.genesis import sole_policy, write_genesis
 from gitrel.release.promote import choose_promotion
 from gitrel.store.known_apps import add_known_app
@@ -33,6 +34,8 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import read_config
 from gitrel.trust.signers import require_role
 from gitrel.trust.walk import VerifiedBuild, load_trust, walk_builds
+
+_HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
 def init(
@@ -145,7 +148,7 @@ def release(
 
     said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(below=(_builds(build_id or ""),)))
         chain = dev.trust()
         check_deploy(dev, chain, new=True)
         may_release(dev, chain)
@@ -176,7 +179,7 @@ def rollback(
 ) -> None:
     said = _message(message)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest())
         chain = dev.trust()
         check_deploy(dev, chain)
         may_release(dev, chain)
@@ -206,10 +209,12 @@ def promote(
     message: str | None,
 ) -> None:
     """Release what another deploy ran: that build, this deploy's config."""
+    from gitrel.cli.stage_build import builds_of_source
+
     said = _message(message)
     source = parse_argument("--from", Deploy, origin)
     with open_developer(console, repo=repo, remote=remote, deploy=deploy, trust=pin) as dev:
-        dev.sync()
+        dev.sync(dev.interest(source))
         chain = dev.trust()
         check_deploy(dev, chain, source)
         check_deploy(dev, chain, new=True)
@@ -217,7 +222,7 @@ def promote(
         theirs = standing(dev.workspace, chain, source)
         asked = None if entry is None else named_entry(console, theirs, entry)
         built, cited = choose_promotion(theirs, asked, dev.deploy)
-        for each in walk_builds(dev.workspace.refs(), dev.repo, chain, built.record.source):
+        for each in builds_of_source(dev, chain, built.record.source):
             if each.signed.id == built.id:
                 counting(dev, each)  # what the other deploy carries vouches for nothing here
         subject, text = said or (f"Promote {source} {cited.entry}", "")
@@ -263,16 +268,15 @@ def _before_newest(now: Standing) -> Entry:
 def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> dict[str, Any]:
     """Make, publish and show a release; its fields for `--json`."""
 
-    def make(now: Standing) -> Signed[ReleaseRecord]:
+    def make(now: Standing) -> Made:
         return cut(dev.repo, now, ingredients(now), who=dev.who(), sign=dev.signer.sign)
 
     with dev.console.working("verifying the ledger, signing and publishing"):
-        signed = publish(dev.workspace, dev.standing, make)
-    record = signed.record
+        made = publish(dev.workspace, dev.standing, make)
+    signed, record = made.signed, made.signed.record
     dev.console.out(f"{record.entry}  {signed.id.oid}  {record.subject}")
-    verdict = dev.standing().verdicts[-1]
-    if verdict.refusal is not None:
-        dev.console.note(f"note: {verdict.refusal.what}; {verdict.refusal.why}: {verdict.refusal.hint}")
+    if made.lack is not None:
+        dev.console.note(f"note: {made.lack.what}; {made.lack.why}: {made.lack.hint}")
     origin = record.promoted_from
     return {
         "release": str(record.entry),
@@ -283,7 +287,7 @@ def _publish(dev: Developer, ingredients: Callable[[Standing], Ingredients]) -> 
         "config": str(record.config.entry) if record.config else None,
         "rollback_to": str(record.rollback_to) if record.rollback_to else None,
         "promoted_from": f"{origin.deploy} {origin.entry}" if origin else None,
-        "pending": verdict.pending,
+        "pending": made.lack is not None,
         "pushed": dev.workspace.remote is not None,
     }
 
@@ -308,18 +312,16 @@ def _build_of(
     """The build of a commit that was made last, by the clock of who made it (for choosing, not for trusting), or a
     new one, unless the config lacks what that would need. Raises `Refused` (6) for one that waits for approvals.
     """
-    from gitrel.cli.stage_build import make_build
+    from gitrel.cli.stage_build import builds_of_source, make_build
 
-    found = list(walk_builds(dev.workspace.refs(), dev.repo, chain, source))
+    found = builds_of_source(dev, chain, source)
     if not found:
         _check_before_building(dev, source, config)
         made = make_build(dev, chain, source)
         if chain.newest.policy.build.threshold == 1:
             return made
         dev.workspace.publish({str(BuildRef(made.id.oid)): made.id.oid})
-        found = [
-            each for each in walk_builds(dev.workspace.refs(), dev.repo, chain, source) if each.signed.id == made.id
-        ]
+        found = [each for each in builds_of_source(dev, chain, source) if each.signed.id == made.id]
     newest = max(found, key=lambda each: (each.lack is None, each.signed.committer.time, each.signed.id.oid))
     return counting(dev, newest)
 
@@ -349,12 +351,17 @@ def counting(dev: Developer, build: VerifiedBuild) -> Signed[BuildRecord]:
     return build.signed
 
 
+def _builds(name: str) -> str:
+    """What the refs of the builds begin with that a name may mean."""
+    return f"refs/builds/{name if _HEX.fullmatch(name) else ''}"
+
+
 def named_build(dev: Developer, chain: TrustChain, name: str) -> VerifiedBuild:
     """The build whose id begins like that, pending or not. Raises `NotFound`, `UsageError`."""
     if len(name) < 4:
         raise UsageError(f"not a build's id: {name!r}", where="--build", hint="give at least its first 4 digits")
-    builds = walk_builds(dev.workspace.refs(), dev.repo, chain)
-    found = [each for each in builds if each.signed.id.oid.startswith(name)]
+    refs = dev.workspace.refs()
+    found = list(walk_builds(refs, dev.repo, chain, among=refs.below(_builds(name)) if _HEX.fullmatch(name) else {}))
     if len(found) != 1:
         why = f"{len(found)} builds begin with that" if found else "or nobody with the build role signed it"
         raise NotFound("no such build", where=f"refs/builds/{name}*", why=why, hint="`git for-each-ref refs/builds`")

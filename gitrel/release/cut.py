@@ -22,7 +22,7 @@ from gitrel.store.workspace import Workspace
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import BUILD_FOLDER, CONFIG_FOLDER, bind_trees, build_node, read_config
-from gitrel.trust.history import Verdicts, judge_releases
+from gitrel.trust.history import Judged, judge_releases
 from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.walk import RecordReader
 
@@ -42,6 +42,14 @@ class Ingredients:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """The next release, signed and judged. `lack`: the approvals that it waits for."""
+
+    signed: Signed[ReleaseRecord]
+    lack: Refused | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """A deploy's ledger as it stands: all verdicts, oldest first (`gitrel.trust.history.Verdicts`: or on demand)."""
 
@@ -52,7 +60,7 @@ class Standing:
     @property
     def skipped(self) -> int:
         """How many of the oldest were verified on this machine before, and are not judged again yet."""
-        return self.verdicts.skipped if isinstance(self.verdicts, Verdicts) else 0
+        return self.verdicts.skipped if isinstance(self.verdicts, Judged) else 0
 
     @property
     def newest(self) -> Verdict | None:
@@ -92,7 +100,7 @@ def standing(workspace: Workspace, trust: TrustChain, deploy: Deploy, remembered
     return Standing(trust=trust, deploy=deploy, verdicts=verdicts)
 
 
-def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp, sign: Sign) -> Signed[ReleaseRecord]:
+def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp, sign: Sign) -> Made:
     """Make the release that follows `now`: signed, stored, judged; no ref is made.
 
     Raises `Refused` if the ledger cannot be continued, or if the verifier would refuse the new release for
@@ -127,8 +135,7 @@ def cut(repo: Repository, now: Standing, ingredients: Ingredients, *, who: Stamp
         tree_sha256=tree.sha256,
     )
     signed = write_record(repo, record, tree, who=who, sign=sign)
-    _judge(repo, now, signed)
-    return signed
+    return Made(signed=signed, lack=_judge(repo, now, signed))
 
 
 def _manifest(repo: Repository, build: ObjectId) -> Manifest | None:
@@ -153,22 +160,22 @@ def check_required(manifest: Manifest, files: Mapping[str, bytes], deploy: Deplo
 def publish(
     workspace: Workspace,
     look: Callable[[], Standing],
-    make: Callable[[Standing], Signed[ReleaseRecord]],
-) -> Signed[ReleaseRecord]:
+    make: Callable[[Standing], Made],
+) -> Made:
     """Cut and publish, again with the next number whenever somebody else took it. Raises `Conflict`, `RemoteError`."""
     for _ in range(MAX_TRIES):
-        signed = make(look())
-        record = signed.record
+        made = make(look())
+        record = made.signed.record
         refs: dict[str, ObjectId] = {str(BuildRef(record.build.oid)): record.build.oid}
         if record.config is not None:
             refs[str(Ledger.config(record.deploy)[record.config.entry])] = record.config.id.oid
-        refs[str(record.ref)] = signed.id.oid
+        refs[str(record.ref)] = made.signed.id.oid
         try:
             workspace.publish(refs)
         except Conflict:
-            workspace.sync()
+            workspace.sync()  # all: what is in the way may be another ref than the next
             continue
-        return signed
+        return made
     raise Conflict("others were first every time", why=f"{MAX_TRIES} tries", hint="run the command again")
 
 
@@ -187,8 +194,9 @@ def _next(now: Standing) -> tuple[Entry, RecordId | None]:
     return newest.entry.next, newest.id
 
 
-def _judge(repo: Repository, now: Standing, signed: Signed[ReleaseRecord]) -> None:
-    reader = RecordReader(repo.refs.list("refs/approvals/"), repo)
+def _judge(repo: Repository, now: Standing, signed: Signed[ReleaseRecord]) -> Refused | None:
+    """The approvals that are lacking (6). Raises `Refused` for anything else."""
+    reader = RecordReader(repo.refs.view("refs/approvals/"), repo)
     later: list[Verdict] = []
     anchor = None
     for verdict in reversed(now.verdicts):
@@ -207,6 +215,7 @@ def _judge(repo: Repository, now: Standing, signed: Signed[ReleaseRecord]) -> No
         bind_trees(verdict.release, repo)
     elif verdict.refusal is not None and verdict.refusal.check != Check.THRESHOLD:
         raise verdict.refusal
+    return verdict.refusal
 
 
 def _carried(now: Standing, part: RecordId) -> bool:

@@ -14,6 +14,7 @@ from gitrel.format.record import (
     Stamp,
     parse_record_as,
 )
+from gitrel.format.refs import RefMap
 from gitrel.ids import HEARTBEAT, App, Deploy, Entry, Host, Ledger, ObjectId, RecordId, Sha256
 from gitrel.store.records import Sign, write_record
 from gitrel.store.repository import Repository
@@ -21,7 +22,7 @@ from gitrel.store.snapshot import store_tree
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
-from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.walk import entries
 from gitrel.trust.witness import Witness, WitnessLedger, contradictions, may_witness, named_releases
 
 Place = tuple[Entry, RecordId]

@@ -7,16 +7,22 @@ are proven with them. What goes is files: checkouts, and objects that only old r
     links of releases, checkouts, logs          frees space, needs none
     objects, in one pack (gitrel.store.repack)
     what the state says about older releases
+
+Which objects are needed is found by reading all records. So between two looks of that kind it is only estimated, in
+`run/spare.json`, from above: what was not needed then, and what came and what was dropped since.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Self
 
 from gitrel.dataclass import dataclass, replace
 from gitrel.errors import FormatError, LocalStateError
@@ -26,12 +32,11 @@ from gitrel.ids import TRUST, Entry, Ledger, ObjectId
 from gitrel.run.home import Home
 from gitrel.run.leases import Leases
 from gitrel.run.state import State
-from gitrel.store.durable import disk_error, sync_folder
+from gitrel.store.durable import disk_error, replace_file, sync_folder
 from gitrel.store.removal import remove_folder
 from gitrel.store.repository import Repository
 from gitrel.trust.content import BUILD_FOLDER
 from gitrel.trust.history import links
-from gitrel.trust.walk import entries
 
 KEEP = 5  # releases
 WORTH = 4  # a repack by itself is due when one byte in so many is not needed
@@ -99,7 +104,7 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
     another pull or prune takes longer than `patience` seconds.
     """
     from gitrel.run.report import in_use
-    from gitrel.store.repack import Repack, reachable  # not at every start of a process
+    from gitrel.store.repack import measure  # not at every start of a process
 
     with home.lock("pull", patience=patience), home.repository() as repo, contextlib.closing(Leases(home)) as leases:
         if leases.fd < 0:
@@ -112,18 +117,19 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
         kept = protected(state) | leased | in_use(home) | set(checked_out[-keep:])
         for entry in kept:
             leases.drop(entry)
-        releases = entries(repo.refs.list(Ledger.releases(state.deploy).prefix), Ledger.releases(state.deploy))
-        ours = [releases[entry] for entry in kept if entry in releases]
+        ledger = Ledger.releases(state.deploy)
+        ours = [oid for entry in kept if (oid := repo.refs.get(str(ledger[entry]))) is not None]
         oldest = min(kept, default=Entry(1))
-        whole = _whole(repo, ours)
         plan = _Plan(home, repo, kept, ours)
+        total, pieces = measure(repo.objects)
+        spare = _Spare.read(home).and_dropped(plan.size, total)
         if not dry_run:
+            spare.write(home)
             plan.carry_out(oldest)
-        repack = Repack(repo, reachable(repo, repo.refs.list("refs/").values(), whole))
-        due = not thrifty or repack.unneeded * WORTH > repack.total or repack.pieces > PIECES
-        freed = repack.unneeded if due else 0
+        freed = 0
+        if not thrifty or spare.unneeded * WORTH > total or pieces > PIECES:
+            freed = _repack(home, repo, ours, thrifty=thrifty, dry_run=dry_run)
         if not dry_run:
-            freed = repack.run(lambda: home.lock("builds", wait=True)) if due else 0
             _forget(home, oldest)
         return Pruned(
             kept=tuple(sorted(kept)),
@@ -132,6 +138,45 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
             checkout_bytes=plan.size,
             object_bytes=freed,
         )
+
+
+def _repack(home: Home, repo: Repository, releases: list[ObjectId], *, thrifty: bool, dry_run: bool) -> int:
+    """Pack what is needed anew, if that is worth the work; the bytes that it frees."""
+    from gitrel.store.repack import Repack, measure, reachable
+
+    repack = Repack(repo, reachable(repo, repo.refs.list("refs/").values(), _whole(repo, releases)))
+    due = not thrifty or repack.unneeded * WORTH > repack.total or repack.pieces > PIECES
+    if dry_run or not due:
+        spare, freed = repack.unneeded, repack.unneeded if due else 0
+    else:
+        spare, freed = 0, repack.run(lambda: home.lock("builds", wait=True))
+    if not dry_run:
+        _Spare(unneeded=spare, total=measure(repo.objects)[0]).write(home)
+    return freed
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """About how many bytes of a home's objects nobody needs, when they had so many in `total`."""
+
+    unneeded: float
+    total: float
+
+    @classmethod
+    def read(cls, home: Home) -> Self:
+        try:
+            found = json.loads((home.run / "spare.json").read_bytes())
+            return cls(float(found["unneeded"]), float(found["total"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(math.inf, 0.0)  # nobody looked so far
+
+    def and_dropped(self, size: int, total: int) -> Self:
+        """With checkouts of that size dropped, and all that came since taken for unneeded."""
+        return replace(self, unneeded=self.unneeded + max(0.0, total - self.total) + size, total=total)
+
+    def write(self, home: Home) -> None:
+        if math.isfinite(self.unneeded):
+            replace_file(home.run / "spare.json", json.dumps({"unneeded": self.unneeded, "total": self.total}).encode())
 
 
 def _whole(repo: Repository, releases: list[ObjectId]) -> set[ObjectId]:

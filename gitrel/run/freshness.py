@@ -18,6 +18,7 @@ from gitrel.dataclass import replace
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused, RemoteError
 from gitrel.format.manifest import MANIFEST, parse_manifest
 from gitrel.format.record import ReleaseRecord, parse_record, parse_record_as
+from gitrel.format.refs import RefMap
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.home import Home
 from gitrel.run.life import Life
@@ -30,7 +31,7 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import BUILD_FOLDER
 from gitrel.trust.ledger import ChainedRelease
-from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.walk import entries
 from gitrel.trust.witness import WitnessLedger, contradictions, may_witness
 
 _TRIED = 4  # of the newest heartbeats: junk under the highest number hides no good one

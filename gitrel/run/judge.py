@@ -28,7 +28,7 @@ def judge_alone(repo: Repository, trust: TrustChain, state: State, entry: Entry,
     ledger = ReleaseLedger(
         trust,
         state.deploy,
-        RecordReader(repo.refs.list(APPROVALS), repo),
+        RecordReader(repo.refs.view(APPROVALS), repo),
         shallow=True,
         released_before=lambda part: accepted(repo, state, part),
     )
@@ -44,7 +44,7 @@ def judge_here(home: Home, repo: Repository, state: State, entry: Entry) -> Chai
     oid = repo.refs.get(ref)
     if oid is None:
         raise NotFound(f"{entry} is not in this home", where=str(home.path), hint="`gitrel pull`")
-    trust = load_trust(repo.refs.list(TRUST.prefix) | repo.refs.list(APPROVALS), repo, repo.format, state.pin)
+    trust = load_trust(repo.refs.view(TRUST.prefix, APPROVALS), repo, repo.format, state.pin)
     verdict = judge_alone(repo, trust, state, entry, oid)
     if verdict.release is None:
         raise verdict.refusal or LocalStateError("no verdict", where=ref)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from gitrel.dataclass import dataclass, replace
 from gitrel.errors import NotFound, Refused, RemoteError
+from gitrel.format.refs import RefMap, view
 from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256
 from gitrel.run.files import has_files
 from gitrel.run.freshness import held_back
@@ -31,11 +32,12 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.history import links
 from gitrel.trust.ledger import ChainedRelease, Verdict
-from gitrel.trust.walk import RefMap, entries, load_trust, walk_releases
+from gitrel.trust.walk import entries, load_trust, walk_releases
 
 Progress = Callable[[str], None]
 
 _HAVES = 3  # complete releases that are offered when files are fetched
+_LOOKED_AT = 100  # for those
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ def judge(
             except _NotThese as found:
                 refused |= found.refused
                 left_out |= found.ids
-                after = [entry for entry in entries(theirs, ledger) if found.broken and entry > found.broken]
+                after = entries(theirs, ledger, found.broken + 1) if found.broken else ()
                 theirs = _without(theirs, ledger, [*found.refused, *after])
                 continue
         return replace(pulled, refused=dict(sorted({**refused, **pulled.refused}.items()))), records
@@ -155,7 +157,7 @@ def _without(theirs: RefMap, ledger: Ledger, out: Iterable[Entry]) -> RefMap:
     names = {str(ledger[entry]) for entry in out}
     records = {theirs[name] for name in names}
     names |= {str(ref) for ref, _ in approvals_in(theirs) if ref.record in records}
-    return {name: oid for name, oid in theirs.items() if name not in names}
+    return view(theirs).without(names)
 
 
 def vouch(home: Home, remote: Remote, repo: Repository, state: State, theirs: RefMap, name: str) -> bool:
@@ -205,7 +207,7 @@ class _Pull:
         self._repo = repo
         self._quarantine = quarantine
         self._state = state
-        self._theirs = theirs
+        self._theirs = view(theirs)
         self._progress = progress
         self._ledger = Ledger.releases(state.deploy)
         self._refused: dict[Entry, Refusal] = {}
@@ -249,14 +251,15 @@ class _Pull:
         if refused:
             last = verdicts[-1].entry
             ids = {each.entry: each.id for each in verdicts if each.entry in refused}
-            raise _NotThese(refused, ids, last if last < max(entries(self._theirs, self._ledger)) else None)
+            raise _NotThese(refused, ids, last if len(entries(self._theirs, self._ledger, last)) > 1 else None)
         return None
 
     def _verdicts(self, trust: TrustChain, only: Entry | None = None) -> list[Verdict]:
         theirs = self._theirs
         if only is not None:
-            others = {str(self._ledger[entry]) for entry in entries(theirs, self._ledger) if entry != only}
-            theirs = {name: oid for name, oid in theirs.items() if name not in others}
+            theirs = theirs.without(
+                {str(self._ledger[entry]) for entry in entries(theirs, self._ledger) if entry != only}
+            )
         return list(
             walk_releases(
                 theirs,
@@ -291,9 +294,7 @@ class _Pull:
     def _still_good(self, trust: TrustChain) -> Entry | None:
         """The newest release here that today's trust lets run: mostly the one that was ready before."""
         ready = self._state.ready
-        for entry, oid in reversed(entries(self._repo.refs.list(self._ledger.prefix), self._ledger).items()):
-            if ready is not None and entry > ready:
-                continue
+        for entry, oid in self._downwards(ready):
             verdict = judge_alone(self._repo, trust, self._state, entry, oid)
             if verdict.release is None:
                 self._refused[entry] = self._refusal(verdict)
@@ -303,6 +304,13 @@ class _Pull:
             return entry
         return None
 
+    def _downwards(self, start: Entry | None) -> Iterator[tuple[Entry, ObjectId]]:
+        """The releases that are here, from `start`, or from the newest."""
+        first = start or max(entries(self._repo.refs.list(self._ledger.prefix), self._ledger), default=0)
+        for number in range(first, 0, -1):
+            if (oid := self._repo.refs.get(str(self._ledger[number]))) is not None:
+                yield Entry(number), oid
+
     def check_out(self, release: ChainedRelease) -> None:
         """The files of a release whose records are in the home."""
         self._fetch_files(release)
@@ -311,12 +319,7 @@ class _Pull:
         self._home.point(self._home.releases / str(release.entry), f"../builds/{prepared.build.oid}")
 
     def _new(self) -> dict[Entry, ObjectId]:
-        seen = self._state.seen
-        return {
-            entry: oid
-            for entry, oid in entries(self._theirs, self._ledger).items()
-            if seen is None or entry > seen.entry
-        }
+        return entries(self._theirs, self._ledger, self._state.seen.entry + 1 if self._state.seen is not None else 1)
 
     def _missing(self, oids: Iterable[ObjectId]) -> list[ObjectId]:
         return sorted({oid for oid in oids if oid not in self._quarantine.repository})
@@ -364,9 +367,11 @@ class _Pull:
         self._remote.fetch(self._quarantine, wants, haves=haves, shallow=haves, depth=1)
 
     def _complete(self) -> list[ObjectId]:
-        """The newest releases whose files are here."""
-        ours = entries(self._repo.refs.list(self._ledger.prefix), self._ledger)
-        found = (oid for oid in reversed(ours.values()) if has_files(self._quarantine.repository, oid))
+        """The newest releases whose files are here, of the last few."""
+        last = itertools.islice(
+            self._downwards(self._state.seen.entry if self._state.seen is not None else None), _LOOKED_AT
+        )
+        found = (oid for _, oid in last if has_files(self._quarantine.repository, oid))
         return list(itertools.islice(found, _HAVES))
 
     def _adopt(self, trust: TrustChain, releases: list[ChainedRelease]) -> None:

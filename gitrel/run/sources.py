@@ -4,6 +4,8 @@
   that shows an old ledger, or does not answer, keeps news away for no longer than the others' turns take.
 - All are listed when one shows something new, once every `FULL_LOOK` seconds, and by `gitrel pull`. The ones that
   did not answer last time are left out of that when it is only for news: their turn comes.
+- A single source is asked for what may be new alone, and for the newest that is known; for all of it when one of those
+  is not what it was, and once every `FULL_LOOK` seconds (`gitrel.run.watch`).
 - Each source is judged for itself, the one that shows the newest release first; what another one has beyond that comes
   after. So the newest ledger that verifies wins, and nothing that one of them does keeps what the others have away.
 - A source that shows less than was seen is behind, which is an error only if there is no other.
@@ -20,17 +22,19 @@ from functools import partial
 
 from gitrel.dataclass import dataclass, field, replace
 from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused, RemoteError
+from gitrel.format.refs import RefMap, RefView
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
+from gitrel.run.news import WHOLE, ask_for_news, judged_refs
 from gitrel.run.pull import Fork, Progress, Pulled, bring, fetch_trust, judge, vouch
 from gitrel.run.state import Refusal, Sight, State
 from gitrel.run.views import disputed, refused_of_few, up_to
-from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
+from gitrel.run.watch import FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
-from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.walk import entries
 
 PATIENCE = 60  # seconds for the list of one source's refs, where there are others
 _HERE = "this server"
@@ -60,8 +64,9 @@ def pull(
         if recent and not anew and state.watch and _nothing_new(home, state, state.watch, remotes, now):
             return Pulled(release=state.ready, new=False, refused=state.refused)
         with home.repository() as repo:
-            pulled = _Look(home, remotes, repo, progress, anew=anew, aside=aside).run(now, everyone=anew or not recent)
-        if not aside:
+            look = _Look(home, remotes, repo, progress, anew=anew, aside=aside, full=not recent)
+            pulled = look.run(now, everyone=anew or not recent)
+        if not aside and look.full:
             os.utime(lock, (now, now))
         return pulled
 
@@ -125,7 +130,15 @@ class _Look:
     """One look at all refs that the sources show, by URL."""
 
     def __init__(
-        self, home: Home, remotes: Remotes, repo: Repository, progress: Progress, *, anew: bool, aside: bool
+        self,
+        home: Home,
+        remotes: Remotes,
+        repo: Repository,
+        progress: Progress,
+        *,
+        anew: bool,
+        aside: bool,
+        full: bool,
     ) -> None:
         remove_stale(home.run / "quarantine")
         home.tidy()
@@ -134,6 +147,7 @@ class _Look:
         self._anew, self._aside = anew, aside
         self._state = home.read_state()
         self._ledger, self._configs = Ledger.releases(self._state.deploy), Ledger.config(self._state.deploy)
+        self.full = full or aside or len(remotes) > 1 or self._state.seen is None
         self._away: dict[str, GitrelError] = {}
         self._answered: dict[str, RefMap] = {}
         self._judged = _Judged()
@@ -154,17 +168,9 @@ class _Look:
         forks = self._forks(listed) if several or self._aside else ()
         if forks and not several:
             raise forks[0].refusal()
-        others = (self._configs.prefix, HEARTBEAT.prefix)
-        shown = {
-            url: {name: oid for name, oid in refs.items() if not name.startswith(others)}
-            for url, refs in listed.items()
-        }
+        shown = {url: judged_refs(self._repo, self._state, refs, full=self.full) for url, refs in listed.items()}
         heard, mute = self._hear(listed, shown, now)
-        judged = digest(
-            {f"{url} {name}": oid for url, refs in shown.items() for name, oid in refs.items()},
-            heard=self._state.life.heartbeat if self._state.life.hold else None,
-        )
-        if self._anew or judged != state.judged:
+        if self._anew or self._digest(listed, state) != state.judged:
             self._judge(shown, now)
             pulled, approvals = self._judged.together(), awaiting(self._judged.records)
         else:
@@ -175,7 +181,9 @@ class _Look:
         watch = self._watch(listed, approvals)
         configs = [entries(refs, self._configs) for url, refs in listed.items() if url not in self._judged.odd]
         configured = max((entry for each in configs for entry in each), default=None)
-        life = settle(self._repo, replace(self._home.read_state(), ready=pulled.release), self._state.life, now)
+        after = self._home.read_state()
+        life = settle(self._repo, replace(after, ready=pulled.release), self._state.life, now)
+        judged = self._digest(listed, after)
 
         def change(state: State) -> State:
             found = replace(state, ready=pulled.release, refused=pulled.refused, configured=configured, life=life)
@@ -195,8 +203,31 @@ class _Look:
         self._home.change_state(change)
         return replace(pulled, forks=forks, heard=heard, mute=mute)
 
+    def _digest(self, listed: Mapping[str, RefMap], state: State) -> str:
+        """Of what verdicts depend on. From a single source that is no release before the highest that was seen."""
+        first = state.seen.entry if state.seen is not None and len(self._remotes) == 1 else 1
+        refs: dict[str, ObjectId] = {}
+        for url, found in listed.items():
+            refs |= {f"{url} {name}": oid for name, oid in found.items() if name.startswith(WHOLE)}
+            refs |= {f"{url} {self._ledger[at]}": oid for at, oid in entries(found, self._ledger, first).items()}
+        return digest(refs, heard=self._state.life.heartbeat if self._state.life.hold else None)
+
     def _listed(self, *, everyone: bool) -> dict[str, RefMap]:
-        """All that each source has of these ledgers. Raises what is wrong with the first if none answers."""
+        """All that each source has of these ledgers, or of a single one what may be new.
+
+        Raises what is wrong with the first if none answers.
+        """
+        if not self.full:
+            ((url, remote),) = self._remotes.items()
+            try:
+                news = ask_for_news(remote, self._state)
+            except RemoteError as error:
+                self._away[url] = error
+                raise
+            if news is not None:
+                self._answered[url] = news
+                return {url: news}
+            self.full = True
         away = {url for url, sight in self._state.sights.items() if sight.away is not None}
         urls = [url for url in self._remotes if everyone or url not in away]
         found = self._ask(urls) or self._ask([url for url in self._remotes if url not in urls])
@@ -205,7 +236,7 @@ class _Look:
         return found
 
     def _ask(self, urls: Iterable[str]) -> dict[str, RefMap]:
-        prefixes = [TRUST.prefix, self._ledger.prefix, self._configs.prefix, APPROVALS, HEARTBEAT.prefix]
+        prefixes = [*WHOLE, self._ledger.prefix, self._configs.prefix, HEARTBEAT.prefix]
         found: dict[str, RefMap] = {}
         for url in urls:
             remote = self._remotes[url]
@@ -259,7 +290,7 @@ class _Look:
         return tuple(found)
 
     def _hear(
-        self, listed: Mapping[str, RefMap], shown: Mapping[str, RefMap], now: float
+        self, listed: Mapping[str, RefMap], shown: Mapping[str, RefView], now: float
     ) -> tuple[Entry | None, str | None]:
         """The newest heartbeat, if it is news, and why one does not count. The state to judge the rest by knows it."""
         before = self._state.life
@@ -274,11 +305,14 @@ class _Look:
             self._state = replace(self._state, life=replace(self._state.life, mute=before.mute))
         return None, mute
 
-    def _judge(self, shown: Mapping[str, RefMap], now: float) -> None:
-        order = sorted(shown, key=lambda url: self._newest(shown[url]), reverse=True)
-        ours = self._repo.refs.list(TRUST.prefix) | self._repo.refs.list(self._ledger.prefix)
-        against = {url for url in order if any(shown[url].get(name, oid) != oid for name, oid in ours.items())}
-        good = self._undisputed({url: shown[url] for url in order if url not in against})
+    def _judge(self, shown: Mapping[str, RefView], now: float) -> None:
+        order, good = list(shown), dict[str, RefMap](shown)
+        against: set[str] = set()
+        if len(self._remotes) > 1:
+            order.sort(key=lambda url: self._newest(shown[url]), reverse=True)
+            ours = self._repo.refs.list(TRUST.prefix) | self._repo.refs.list(self._ledger.prefix)
+            against = {url for url in order if any(shown[url].get(name, oid) != oid for name, oid in ours.items())}
+            good = self._undisputed({url: shown[url] for url in order if url not in against})
         ahead = [url for url in good if not self._lacks(good[url])]
         known: set[tuple[str, ObjectId]] = set()
         for url in ahead or order:
@@ -295,7 +329,7 @@ class _Look:
                 self._judged.behind |= {url} if isinstance(error, RemoteError) else set()
                 self._judged.errors.append(error)
                 continue
-            known |= theirs.items()
+            known |= theirs.items() if len(order) > 1 else set()
             self._judged.results.append(pulled)
             self._judged.odd |= refused_of_few(pulled.refused, self._ledger, theirs, shown)
             self._judged.records |= records

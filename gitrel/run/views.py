@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gitrel.format.refs import RefMap
 from gitrel.ids import Entry, Ledger, LedgerRef, ObjectId
 from gitrel.run.state import Refusal
 from gitrel.trust.checks import Check
-from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.walk import entries
 
 _HONEST = (Check.THRESHOLD, Check.REPUDIATED, Check.HIGHEST_SEEN)  # pending, repudiated, held back: nobody's lie
 

@@ -1,8 +1,10 @@
 """What to ask a remote again and again, at a cost that does not grow with its releases.
 
 News can only be the next number of a ledger, or an approval of a record that waits for some. So a look lists the refs
-below these few prefixes alone, and compares. All refs are listed when something is new, after trouble, and once every
-`FULL_LOOK` seconds: that finds what was deleted or rewritten. A remote that speaks version 0 of git's protocol lists
+below these few prefixes alone, and compares. When something is new, more of the next numbers are listed, the newest
+ones that are known, and all trust and approvals (`gitrel.store.ahead`). All refs are listed after trouble, where one of
+those is gone or another one, where there are several sources, and once every `FULL_LOOK` seconds: that finds what was
+deleted or rewritten further back. A remote that speaks version 0 of git's protocol lists
 everything whatever it is asked (gitprotocol-v2(5), ls-refs).
 """
 
@@ -16,6 +18,7 @@ from typing import Any, Self
 from gitrel import __version__
 from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError
+from gitrel.format.refs import view
 from gitrel.ids import ApprovalRef, Entry, Ledger, ObjectId, parse_ref
 
 APPROVALS = "refs/approvals/"
@@ -61,12 +64,11 @@ def awaiting(records: Iterable[ObjectId]) -> set[str]:
 
 def approvals_in(refs: Mapping[str, ObjectId]) -> Iterator[tuple[ApprovalRef, ObjectId]]:
     """The well-formed refs of approvals, and the objects that they point at."""
-    for name, oid in refs.items():
-        if name.startswith(APPROVALS):
-            with contextlib.suppress(FormatError):  # a stray ref approves nothing
-                ref = parse_ref(name)
-                if isinstance(ref, ApprovalRef):
-                    yield ref, oid
+    for name, oid in view(refs).below(APPROVALS).items():
+        with contextlib.suppress(FormatError):  # a stray ref approves nothing
+            ref = parse_ref(name)
+            if isinstance(ref, ApprovalRef):
+                yield ref, oid
 
 
 def digest(refs: Mapping[str, ObjectId], heard: Entry | None = None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gitrel.errors import Conflict, FormatError, RemoteError
-from gitrel.ids import ObjectId
+from gitrel.ids import ObjectId, names_record
 from gitrel.store import bundle
 from gitrel.store.connect import open_line
 from gitrel.store.conversation import fetch_pack, list_refs, read_advertisement, told
@@ -18,6 +18,7 @@ from gitrel.store.limits import Limits
 from gitrel.store.location import GitConfig, Location
 from gitrel.store.outgoing import HAVE_PREFIXES, objects_to_send, write_pack
 from gitrel.store.pushing import Rejected, send_refs
+from gitrel.store.records import misnamed
 from gitrel.store.repository import Repository
 from gitrel.store.wire import Line, Meter
 
@@ -126,16 +127,26 @@ def _blamed(where: str) -> Iterator[None]:
         raise
 
 
-def _push(line: Line, message: Mapping[str, Any]) -> dict[str, str]:
-    """One receive-pack. Gives the reasons for what was refused, by ref; empty when all of it is there."""
+def _push(line: Line, message: Mapping[str, Any]) -> dict[str, Any]:
+    """One receive-pack. Gives the reasons for what was refused, by ref; empty when all of it is there.
+
+    A server lists all its refs to whoever pushes. So here, and at no cost, what this repository has `also` is held
+    against them: what the remote lacks is sent, too, and one that differs is told, with nothing sent.
+    """
     refs = {name: ObjectId(text) for name, text in message["refs"].items()}
     with Repository.open(Path(message["repository"])) as repo, told(line):
         offer = read_advertisement(line, "git-receive-pack", [*HAVE_PREFIXES, *refs])
         offer.check_format(repo.format)
+        also = _differing(repo, message["also"], offer.refs)
+        for name, oid in also.items():
+            if (there := offer.refs.get(name)) is not None:
+                line.goodbye()
+                return {"rewritten": {"name": name, "here": oid, "there": there}}
         for name, oid in refs.items():
             if offer.refs.get(name, oid) != oid:
                 line.goodbye()
                 raise Conflict("the remote has this ref already", where=name, why=f"it points at {offer.refs[name]}")
+        refs = {**{name: oid for name, oid in also.items() if not misnamed(name, oid, repo)}, **refs}
         missing = {name: oid for name, oid in refs.items() if name not in offer.refs}
         atomic = b"atomic" in offer.capabilities
         if not missing:
@@ -157,10 +168,16 @@ def _push(line: Line, message: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _one_by_one(line: Line, message: Mapping[str, Any], refs: Mapping[str, ObjectId]) -> dict[str, str]:
+def _differing(repo: Repository, namespaces: Sequence[str], theirs: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
+    """Our refs of records of which the remote has none, or another one, by that name."""
+    ours = {name: oid for namespace in namespaces for name, oid in repo.refs.list(namespace).items()}
+    return {name: oid for name, oid in ours.items() if theirs.get(name) != oid and names_record(name)}
+
+
+def _one_by_one(line: Line, message: Mapping[str, Any], refs: Mapping[str, ObjectId]) -> dict[str, Any]:
     for name, oid in refs.items():
         line.close()
-        reasons = _push(line, {**message, "refs": {name: oid}})
+        reasons = _push(line, {**message, "refs": {name: oid}, "also": []})
         if reasons:
             return reasons
     return {}

@@ -25,6 +25,7 @@ from gitrel.store.limits import FilterUnsupported, over_limit
 from gitrel.store.wire import Line, escaped
 
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
+_PLAIN = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (refs(?:/[A-Za-z0-9][A-Za-z0-9_-]*)+)\n?")  # without fault
 _HAVES = 256  # in one request: enough for a common commit, below what any server or proxy takes for a body
 _WORDS = 1000  # characters of the server's that are shown
 SPOOL = 1024 * 1024  # bytes of a push's report
@@ -174,6 +175,10 @@ class RefReader:
         self._count += 1
         if self._count > self._limit:
             raise over_limit("refs", self._limit, "refs advertised")
+        if len(pkt) < 1000 and (plain := _PLAIN.fullmatch(pkt)):
+            if plain[2].startswith(self._prefixes):
+                self._keep(plain[2].decode("ascii"), plain[1])
+            return
         if pkt.startswith(b"ERR "):
             raise _server_error(pkt)
         oid, _, name = pkt.rstrip(b"\n").partition(b" ")
@@ -185,9 +190,12 @@ class RefReader:
         text = name.decode("utf-8", "replace")
         if text.encode() != name or not text.isprintable() or len(name) > 1000 or not check_ref_format(name):  # type: ignore[arg-type]
             raise RemoteError("the remote advertises a malformed ref name", why=escaped(name[:200]))
-        if text in self.found:
+        self._keep(text, oid)
+
+    def _keep(self, name: str, oid: bytes) -> None:
+        if name in self.found:
             raise RemoteError("the remote advertises a ref twice", why=escaped(name))
-        self.found[text] = ObjectId(oid.decode())
+        self.found[name] = ObjectId.from_hex(oid)
 
 
 class Body:

@@ -8,6 +8,7 @@ newest records, the parents of what is sent. Sending too much is harmless; a hav
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 import struct
 import zlib
@@ -93,7 +94,7 @@ def _samples(advertised: Mapping[str, ObjectId]) -> Iterator[ObjectId]:
         if match := _LEDGER_REF.fullmatch(name):
             newest.setdefault(match[1], []).append((int(match[2]), oid))
     for series in newest.values():
-        yield from (oid for _, oid in sorted(series, reverse=True)[:_NEWEST])
+        yield from (oid for _, oid in heapq.nlargest(_NEWEST, series))
     yield from [oid for name, oid in advertised.items() if name.startswith("refs/heads/")][:_HEADS]
 
 

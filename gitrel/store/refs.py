@@ -3,38 +3,33 @@
 gitrel's refs never move, so there is no update and no delete here. A loose ref wins over a packed one, as in
 git. Symbolic refs, links, FIFOs and anything else that is not an object id are refused by name.
 
-A ledger may have a hundred thousand refs. To read one of them takes no look at the others, and those that come
-together go into `packed-refs` together, under git's own lock for it: one fsync for all instead of two for each.
+A ledger may have a hundred thousand refs. To read one of them takes no look at the others (`gitrel.store.packed`), and
+those that come together go into `packed-refs` together, under git's own lock for it: one fsync for all instead of two
+for each.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from pathlib import Path
+from typing import overload
 
 from gitrel.errors import Conflict, FormatError, LocalStateError
-from gitrel.ids import ObjectId
+from gitrel.format.refs import RefMap, RefView
+from gitrel.ids import Entry, Ledger, ObjectId
 from gitrel.store.durable import TICK, create_file, disk_error, make_folders, sync_folder
+from gitrel.store.packed import PackedRefs
 
-_LINE = rb"^([0-9a-f]{40}|[0-9a-f]{64}) (%s[^\n]*)$"
-_OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _MANY = 32  # refs; more are packed
 _OURS = b"# pack-refs with: sorted gitrel \n"  # how our packed-refs begins, and its lock from its first moment
 _TEMPORARY = re.compile(r"\..*\.tmp|.*\.lock")
-
-
-class _Packed:
-    """The file packed-refs as it was read: its bytes, and what was made of them by prefix."""
-
-    def __init__(self, state: tuple[int, ...] | None = None, raw: bytes = b"\n") -> None:
-        self.state, self.raw = state, raw
-        self.listed: dict[str, Mapping[str, ObjectId]] = {}
 
 
 class Refs:
@@ -42,21 +37,36 @@ class Refs:
 
     def __init__(self, common: Path) -> None:
         self._common = common
-        self._read = _Packed()
+        self._read = PackedRefs(common, None, b"")
 
     def get(self, name: str) -> ObjectId | None:
         """The object that the full ref `name` points at. Raises `LocalStateError` for a damaged ref."""
         loose = self._read_loose(self._common / name)
-        return loose if loose is not None else self._packed_one(name)
+        return loose if loose is not None else self._packed().get(name)
 
     def list(self, prefix: str) -> dict[str, ObjectId]:
         """Every ref whose full name begins with `prefix`, sorted by name."""
-        found = dict(self._packed(prefix))
+        found = self._packed().list(prefix)
+        loose = {name: oid for name in self._loose_names(prefix) if (oid := self._read_loose(self._common / name))}
+        return dict(sorted({**found, **loose}.items())) if loose else found
+
+    def count(self, prefix: str) -> int:
+        """How many names begin with `prefix`; none of the refs is read."""
+        packed = self._packed()
+        there = packed.count(prefix)
+        return there + sum(not there or packed.get(name) is None for name in self._loose_names(prefix))
+
+    def lines(self, prefix: str) -> dict[bytes, bytes]:
+        """As `list`, ids by names, as they are in git's files: for a look at all of them."""
+        found = {name: oid for oid, name in self._packed().lines(prefix)}
         for name in self._loose_names(prefix):
-            oid = self._read_loose(self._common / name)
-            if oid is not None:
-                found[name] = oid
-        return dict(sorted(found.items()))
+            if (oid := self._read_loose(self._common / name)) is not None:
+                found[os.fsencode(name)] = oid.encode()
+        return found
+
+    def view(self, *namespaces: str) -> LocalRefs:
+        """Those below the namespaces, as they are whenever somebody looks."""
+        return LocalRefs(self, namespaces)
 
     def create(self, name: str, oid: ObjectId) -> None:
         """Create a ref that must not exist; one that already says the same is fine.
@@ -69,7 +79,7 @@ class Refs:
             make_folders(path.parent)
             created = create_file(path, f"{oid}\n".encode())
             # `git pack-refs` may have moved somebody else's ref into packed-refs between the two looks
-            existing = self._packed_one(name) if created else self.get(name)
+            existing = self._packed().get(name) if created else self.get(name)
             if created and existing not in (None, oid):
                 path.unlink()
             elif created:
@@ -81,7 +91,7 @@ class Refs:
         """As `create`, for any number of refs. If it raises, some of them may be there, if it is killed, all or none
         of many.
         """
-        new = {name: oid for name, oid in refs.items() if self._read_loose(self._common / name) is None}
+        new = {name: oid for name, oid in refs.items() if self.get(name) is None}
         fd = self._lock() if len(new) > _MANY else None
         if fd is None:  # or somebody else has the lock: one by one, there is no need to wait
             new = {}
@@ -131,11 +141,11 @@ class Refs:
 
     def _pack(self, fd: int, new: Mapping[str, ObjectId]) -> None:
         """Write packed-refs with what it has and these, durably. What they peel to is for git to find out."""
-        packed = dict(self._packed("refs/"))
+        packed = {name: oid for oid, name in self._packed().lines("refs/")}
         for name, oid in new.items():
-            if packed.setdefault(name, oid) != oid:
-                raise _exists(name, packed[name])
-        lines = [f"{oid} {name}\n".encode() for name, oid in sorted(packed.items())]
+            if (there := packed.setdefault(name.encode(), oid.encode())) != oid.encode():
+                raise _exists(name, ObjectId(there.decode()))
+        lines = [b"%s %s\n" % (oid, name) for name, oid in sorted(packed.items())]
         try:
             with open(os.dup(fd), "wb") as file:
                 file.seek(0)
@@ -148,33 +158,13 @@ class Refs:
         except OSError as error:
             raise disk_error(error, self._common / "packed-refs") from error
 
-    def _packed_now(self) -> _Packed:
+    def _packed(self) -> PackedRefs:
         """What packed-refs says; read again if it may have changed since."""
         path = self._common / "packed-refs"
         state = _state_of(path)
         if state is None or state != self._read.state:
-            self._read = _Packed(state, (_read_regular(path) or b"") + b"\n")
+            self._read = PackedRefs(path, state, _read_regular(path, mapped=True) or b"")
         return self._read
-
-    def _packed_one(self, name: str) -> ObjectId | None:
-        raw = self._packed_now().raw
-        at = raw.rfind(f" {name}\n".encode())
-        oid = raw[raw.rfind(b"\n", 0, at) + 1 : at] if at > 0 else b""
-        return ObjectId(oid.decode()) if _OID.fullmatch(oid) else None
-
-    def _packed(self, prefix: str) -> Mapping[str, ObjectId]:
-        packed, raw_prefix = self._packed_now(), prefix.encode()
-        raw, first = packed.raw, packed.raw.find(b" " + raw_prefix)
-        if prefix in packed.listed or first < 0:
-            return packed.listed.get(prefix, {})
-        # In a sorted file they stand together, so most of it is not looked at line by line.
-        start, end = raw.rfind(b"\n", 0, first) + 1, raw.find(b"\n", raw.rfind(b" " + raw_prefix))
-        lines = re.compile(_LINE % re.escape(raw_prefix), re.MULTILINE).findall(raw, start, end)
-        try:
-            found = packed.listed[prefix] = {name.decode(): ObjectId(oid.decode()) for oid, name in lines}
-        except UnicodeDecodeError as error:
-            raise LocalStateError("packed-refs is not UTF-8", where=str(self._common / "packed-refs")) from error
-        return found
 
     def _read_loose(self, path: Path) -> ObjectId | None:
         raw = _read_regular(path)
@@ -187,13 +177,74 @@ class Refs:
             raise LocalStateError(what, where=str(path), why="expected one object id") from None
 
     def _loose_names(self, prefix: str) -> Iterator[str]:
-        folder = self._common / prefix.rpartition("/")[0]
-        for parent, folders, files in os.walk(folder, followlinks=False):
-            folders[:] = sorted(name for name in folders if not (Path(parent) / name).is_symlink())
-            for file in files:
-                name = (Path(parent) / file).relative_to(self._common).as_posix()
-                if name.startswith(prefix) and not _TEMPORARY.fullmatch(file):
+        waiting = [prefix.rpartition("/")[0]]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(self._common / folder) as found:
+                    there = sorted(found, key=lambda each: each.name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                where, why = str(self._common / folder), error.strerror or str(error)
+                raise LocalStateError("cannot read", where=where, why=why) from error
+            for each in there:
+                name = f"{folder}/{each.name}"
+                if each.is_dir():
+                    if not each.is_symlink() and f"{name}/".startswith(prefix):
+                        waiting.append(name)
+                elif name.startswith(prefix) and not _TEMPORARY.fullmatch(each.name):
                     yield name
+
+
+class LocalRefs(RefView):
+    """See `Refs.view`."""
+
+    def __init__(self, refs: Refs, namespaces: tuple[str, ...]) -> None:
+        self._refs, self._namespaces = refs, namespaces
+
+    def __getitem__(self, name: str) -> ObjectId:
+        oid = self._refs.get(name) if name.startswith(self._namespaces) else None
+        if oid is None:
+            raise KeyError(name)
+        return oid
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return sum(map(self._refs.count, self._namespaces))
+
+    def items(self) -> ItemsView[str, ObjectId]:
+        return self._listed.items()
+
+    def values(self) -> ValuesView[ObjectId]:
+        return self._listed.values()
+
+    @property
+    def _listed(self) -> dict[str, ObjectId]:
+        return {name: oid for namespace in self._namespaces for name, oid in self._refs.list(namespace).items()}
+
+    def below(self, prefix: str) -> RefMap:
+        return self._refs.list(prefix) if prefix.startswith(self._namespaces) else {}
+
+    def entries(self, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+        """As of any other view; unless there are gaps, only the entries from `first` on are looked at."""
+        last = self._last(ledger) if first > 1 else 0
+        if first > last > 0:
+            return {}
+        found = {Entry(number): self.get(str(ledger[number])) for number in range(first, last + 1)}
+        if not found or None in found.values():
+            return super().entries(ledger, first)
+        return {entry: oid for entry, oid in found.items() if oid is not None}
+
+    def newest(self, ledger: Ledger) -> int:
+        return self._last(ledger) or super().newest(ledger)
+
+    def _last(self, ledger: Ledger) -> int:
+        """The newest entry, if there are as many names as it has numbers; else, and where there is none, 0."""
+        last = self._refs.count(ledger.prefix) if ledger.prefix.startswith(self._namespaces) else 0
+        return last if last and str(ledger[last]) in self and str(ledger[last + 1]) not in self else 0
 
 
 def _state_of(path: Path) -> tuple[int, ...] | None:
@@ -214,18 +265,30 @@ def _exists(name: str, oid: ObjectId | None) -> Conflict:
     return Conflict("ref exists already", where=name, why=f"it points at {oid}")
 
 
-def _read_regular(path: Path) -> bytes | None:
-    """A small regular file's bytes, or None where there is none. Never follows a link, never waits on a FIFO."""
+@overload
+def _read_regular(path: Path) -> bytes | None: ...
+@overload
+def _read_regular(path: Path, *, mapped: bool) -> bytes | mmap.mmap | None: ...
+def _read_regular(path: Path, *, mapped: bool = False) -> bytes | mmap.mmap | None:
+    """A regular file's bytes, or None where there is none. Never follows a link, never waits on a FIFO.
+
+    `mapped`: in a file that is only ever replaced, as git maps it.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise LocalStateError("cannot read", where=str(path), why=error.strerror or str(error)) from error
-    with open(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
             return None
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(info.st_mode):
             raise LocalStateError("not a regular file", where=str(path))
-        return file.read()
+        if mapped and info.st_size:
+            return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)

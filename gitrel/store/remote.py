@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from gitrel.dataclass import asdict, dataclass
-from gitrel.errors import Conflict, RemoteError, UsageError
+from gitrel.errors import Conflict, Refused, RemoteError, UsageError
 from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.limits import FilterUnsupported, Limits
 from gitrel.store.location import GitConfig, Location, parse_location, proxied
@@ -188,8 +188,11 @@ class Remote:
         quarantine.shallow |= {ObjectId(oid) for oid in done["shallow"]}
         return Fetched(objects=done["objects"], wire_bytes=done["bytes"], filtered=filter_spec is not None)
 
-    def push(self, repo: Repository, refs: Mapping[str, ObjectId]) -> None:
+    def push(self, repo: Repository, refs: Mapping[str, ObjectId], *, also: Sequence[str] = ()) -> None:
         """Create refs on the remote, all or none; those that have this very value already are fine.
+
+        With them go the records below the namespaces in `also` that the remote lacks; is one there another one,
+        nothing is pushed: `Refused` (13).
 
         Where the server has no atomic push they are created one by one in the order given. Raises `Conflict`
         naming a ref that has another value, `RemoteError` for every other refusal. After a broken connection the
@@ -197,11 +200,13 @@ class Remote:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                reasons: dict[str, str] = self._ask(self._push, "push", repository=str(repo.path), refs=dict(refs))
+                reasons = self._ask(self._push, "push", repository=str(repo.path), refs=dict(refs), also=list(also))
             except RemoteError:
                 if self._landed(refs):
                     return
                 raise
+            if "rewritten" in reasons:
+                raise rewritten(**reasons["rewritten"])
             if not reasons or self._landed(refs):
                 return
             said = reasons.pop("")
@@ -232,6 +237,17 @@ class Remote:
         config = str(self._config) if self._config else None
         where = location.safe
         return self._child.ask(what, where, within=within, location=asdict(location), config=config, **arguments)
+
+
+def rewritten(name: str, here: ObjectId, there: ObjectId) -> Refused:
+    """What a remote is refused for that changed a record."""
+    return Refused(
+        "the remote has another record under this name",
+        check=13,
+        where=name,
+        why=f"here it is {here}, there {there}",
+        hint="the ledger was forked or rewritten: compare both with `git show`",
+    )
 
 
 def _refusal(name: str, why: str, said: str, location: Location) -> RemoteError:

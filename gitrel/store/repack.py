@@ -141,7 +141,7 @@ class Repack:
 
     def run(self, removing: Callable[[], AbstractContextManager[object]] = nullcontext) -> int:
         """Write the new pack; delete everything else within `removing()`. Returns the bytes that are free now."""
-        before = _size(self._repo.objects)
+        before = measure(self._repo.objects)[0]
         due = self.pieces > 1 or self.unneeded > 0
         new = self._write() if due else None
         if new is not None:
@@ -151,7 +151,7 @@ class Repack:
                 self._remove(new, due)
             except OSError as error:
                 raise disk_error(error, self._folder) from error
-        return max(0, before - _size(self._repo.objects))
+        return max(0, before - measure(self._repo.objects)[0])
 
     def _write(self) -> Path | None:
         reader = ObjectReader(self._repo)
@@ -260,10 +260,14 @@ class _Copy:
         self._writer.put(oid, Deflated(delta, zlib.crc32(delta)))
 
 
-def _size(objects: Path) -> int:
-    """Bytes of the packs with their indexes, and of the loose objects."""
-    packs = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(objects / "pack"))
-    return packs + sum(size for _, size in _loose(objects))
+def measure(objects: Path) -> tuple[int, int]:
+    """Bytes of the packs with their indexes, and of the loose objects; and how many packs and loose objects those are.
+
+    Nothing is opened.
+    """
+    packs = {each.name: each.stat(follow_symlinks=False).st_size for each in os.scandir(objects / "pack")}
+    loose = [size for _, size in _loose(objects)]
+    return sum(packs.values()) + sum(loose), sum(name.endswith(".pack") for name in packs) + len(loose)
 
 
 def _loose(objects: Path) -> Iterator[tuple[ObjectId, int]]:

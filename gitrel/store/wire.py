@@ -107,6 +107,7 @@ class Stream:
         self._reader, self._writer, self._errors = reader, writer, errors
         self._close = close
         self._ahead = b""
+        self._at = 0  # what was read of it
         self._said = b""
         self.lines = PktLines(self.read, self.write)
         for fd in {reader, writer, *([errors] if errors is not None else [])}:
@@ -114,8 +115,13 @@ class Stream:
 
     def read(self, size: int) -> bytes:
         """`size` bytes, fewer only at the end of the stream."""
-        parts, wanted = [self._ahead[:size]], size - len(self._ahead)
-        self._ahead = self._ahead[size:]
+        end = self._at + size
+        found = self._ahead[self._at : end]
+        self._at = end
+        if len(found) == size:  # mostly: a list of refs is a hundred thousand small reads
+            return found
+        parts, wanted = [found], size - len(found)
+        self._ahead, self._at = b"", 0
         while wanted > 0:
             self._wait(self._reader, select.POLLIN)
             data = os.read(self._reader, _CHUNK)
@@ -123,7 +129,7 @@ class Stream:
                 break
             self._meter.count(len(data))
             parts.append(data[:wanted])
-            self._ahead = data[wanted:]
+            self._ahead, self._at = data, min(wanted, len(data))
             wanted -= len(data)
         return b"".join(parts)
 

@@ -7,84 +7,132 @@ is not mirrored, in either direction, and cannot be built upon.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
-from gitrel.format.record import BuildRecord, parse_record
-from gitrel.ids import NAMESPACES, ApprovalRef, BuildRef, ObjectId, names_record, parse_ref
+from gitrel.dataclass import dataclass
+from gitrel.errors import Refused
+from gitrel.format.record import ReleaseRecord, parse_record
+from gitrel.format.refs import Overlaid, RefView
+from gitrel.ids import NAMESPACES, TRUST, BuildRef, Ledger, LedgerRef, ObjectId, names_record, parse_ref
+from gitrel.store.ahead import list_ahead
 from gitrel.store.quarantine import Quarantine
-from gitrel.store.remote import Remote
+from gitrel.store.records import misnamed
+from gitrel.store.remote import Remote, rewritten
 from gitrel.store.repository import Repository
 
-Judge = Callable[[Mapping[str, ObjectId], Repository], None]
+Judge = Callable[[RefView, Repository], None]
 """Looks at all refs as they would be, and at the repository that has their objects; raises if they will not do."""
+
+_ALWAYS = ("refs/trust/", "refs/approvals/")
+_HAVES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interest:
+    """What a command has to know of the remote: what is new in some ledgers, and all `below` some prefixes."""
+
+    ledgers: tuple[Ledger, ...]
+    below: tuple[str, ...] = ()
 
 
 class Workspace:
-    """`remote` None: numbers are handed out by this repository alone. `also`: of `ids.WITNESSES`."""
+    """`remote` None: numbers are handed out by this repository alone. `also`: of `ids.WITNESSES`.
+
+    `changes` counts the times that refs may have been made here.
+    """
 
     def __init__(self, repo: Repository, remote: Remote | None, also: tuple[str, ...] = ()) -> None:
         self.repo = repo
         self._namespaces = (*NAMESPACES, *also)
         self.remote = remote
-        self._theirs: dict[str, ObjectId] = {}
+        self.changes = 0
+        self._interest: Interest | None = None
         self._foreign: dict[str, str] = {}
 
-    def refs(self) -> dict[str, ObjectId]:
+    def refs(self) -> RefView:
         """The refs of all ledgers, as this repository has them; unverified."""
-        found: dict[str, ObjectId] = {}
-        for prefix in self._namespaces:
-            found |= self.repo.refs.list(prefix)
-        return found
+        return self.repo.refs.view(*self._namespaces)
 
-    def sync(self, judge: Judge | None = None) -> list[str]:
+    def sync(self, judge: Judge | None = None, interest: Interest | None = None) -> list[str]:
         """Bring what the remote has and this repository lacks; the names of the new refs.
 
-        Raises `Refused` (13) if a ref that both have differs: a ledger was rewritten. `RemoteError`. What `judge`
-        raises, with nothing taken yet.
+        With an interest that alone is asked for, trust and approvals whole, and of a ledger the newest entry that is
+        known and what comes after it. Raises `Refused` (13) if a ref of those that both have differs: a ledger was
+        rewritten. `RemoteError`. What `judge` raises, with nothing taken yet.
         """
+        self.changes += 1
+        self._interest = interest
         if self.remote is None:
             return []
         ours = self.refs()
-        theirs = {name: oid for name, oid in self.remote.list(self._namespaces).items() if names_record(name)}
-        for name, oid in theirs.items():
-            if ours.get(name, oid) != oid:
-                raise Refused(
-                    "the remote has another record under this name",
-                    check=13,
-                    where=name,
-                    why=f"here it is {ours[name]}, there {oid}",
-                    hint="the ledger was forked or rewritten: compare both with `git show`",
-                )
-        new = {name: oid for name, oid in theirs.items() if name not in ours}
+        if interest is None:
+            known, theirs = dict(ours.items()), self.remote.list(self._namespaces)
+        else:
+            below = (*_ALWAYS, *interest.below)
+            theirs = list_ahead(self.remote, {ledger: ours.newest(ledger) for ledger in interest.ledgers}, below)
+            known = {name: oid for prefix in below for name, oid in ours.below(prefix).items()}
+            known |= {
+                name: oid for name in theirs if not name.startswith(below) and (oid := ours.get(name)) is not None
+            }
+        differing = {name: oid for name, oid in theirs.items() if known.get(name) != oid and names_record(name)}
+        for name, oid in differing.items():
+            if name in known:
+                raise rewritten(name, known[name], oid)
+        self._foreign = {}
+        if differing:
+            self._take(self.remote, differing, ours, judge)
+        return sorted(differing.keys() - self._foreign.keys())
+
+    def _take(self, remote: Remote, new: Mapping[str, ObjectId], ours: RefView, judge: Judge | None) -> None:
         missing = sorted({oid for oid in new.values() if oid not in self.repo})
         if missing:
-            haves = sorted({*ours.values(), *self.repo.refs.list("refs/heads/").values()})
             with Quarantine(self.repo, self._scratch()) as quarantine:
-                self.remote.fetch(quarantine, missing, haves=[oid for oid in haves if oid in self.repo])
-                new = self._records(new, quarantine.repository)
-                if judge is not None:
-                    judge({**ours, **new}, quarantine.repository)
+                remote.fetch(quarantine, missing, haves=self._haves(ours))
+                records = self._records(remote, new, ours, quarantine.repository, judge)
                 quarantine.adopt()
         else:
-            new = self._records(new, self.repo)
-            if judge is not None:
-                judge({**ours, **new}, self.repo)
-        self.repo.refs.create_all(new)
-        self._theirs = theirs
-        return sorted(new)
+            records = self._records(remote, new, ours, self.repo, judge)
+        self.repo.refs.create_all(records)
 
-    def _records(self, refs: Mapping[str, ObjectId], objects: Repository) -> dict[str, ObjectId]:
+    def _records(
+        self, remote: Remote, new: Mapping[str, ObjectId], ours: RefView, objects: Repository, judge: Judge | None
+    ) -> dict[str, ObjectId]:
         """Those of the refs that are what their names say; the others are remembered."""
-        self._foreign = {name: why for name, oid in refs.items() if (why := _misnamed(name, oid, objects))}
-        return {name: oid for name, oid in refs.items() if name not in self._foreign}
+        self._foreign = {name: why for name, oid in new.items() if (why := misnamed(name, oid, objects))}
+        records = {name: oid for name, oid in new.items() if name not in self._foreign}
+        if self._interest is not None:
+            records |= self._cited(remote, records, objects, ours)
+        if judge is not None and records:
+            judge(Overlaid(records, ours), objects)
+        return records
+
+    def _haves(self, ours: RefView) -> list[ObjectId]:
+        """What is here for sure, the newest of each ledger first."""
+        ledgers = self._interest.ledgers if self._interest is not None else _ledgers(ours)
+        newest = [ours.get(str(ledger[number])) for ledger in (TRUST, *ledgers) if (number := ours.newest(ledger))]
+        rest = () if self._interest is not None else sorted(ours.values())
+        found = dict.fromkeys([*newest, *self.repo.refs.list("refs/heads/").values(), *rest])
+        return list(itertools.islice((oid for oid in found if oid is not None and oid in self.repo), _HAVES))
+
+    @staticmethod
+    def _cited(remote: Remote, new: Mapping[str, ObjectId], objects: Repository, ours: RefView) -> dict[str, ObjectId]:
+        """The refs of the builds that new releases carry: their objects came with them."""
+        releases = [oid for name, oid in new.items() if name.startswith("refs/releases/")]
+        records = [parse_record(objects.read(oid, "commit"), objects.format).record for oid in releases]
+        builds = {str(BuildRef(each.build.oid)): each.build.oid for each in records if isinstance(each, ReleaseRecord)}
+        unknown = sorted(name for name in builds if name not in ours and name not in new)
+        theirs = remote.list(unknown) if unknown else {}
+        return {
+            name: oid for name, oid in theirs.items() if builds.get(name) == oid and not misnamed(name, oid, objects)
+        }
 
     def publish(self, refs: Mapping[str, ObjectId]) -> None:
         """Create refs, on the remote first, together with any of ours that it lacks.
 
-        Raises `Conflict` if somebody else was first, `Refused` if what has the name there is no record; then
-        nothing was created here.
+        Raises `Conflict` if somebody else was first, `Refused` if what has the name there is no record, or if any of
+        our refs is another one there (13); then nothing was created here.
         """
         for name in self._foreign.keys() & refs.keys():
             raise Refused(
@@ -95,24 +143,16 @@ class Workspace:
                 hint="whoever runs the remote must remove that ref; nothing can follow it",
             )
         if self.remote is not None:
-            ours = {name: oid for name, oid in self.refs().items() if name not in self._theirs and names_record(name)}
-            behind = {name: oid for name, oid in ours.items() if not _misnamed(name, oid, self.repo)}
-            self.remote.push(self.repo, {**behind, **refs})
-            self._theirs |= {**behind, **refs}
+            self.remote.push(self.repo, refs, also=self._namespaces)
+        self.changes += 1
         self.repo.refs.create_all(refs)
 
     def _scratch(self) -> Path:
         return self.repo.path / "gitrel"
 
 
-def _misnamed(name: str, oid: ObjectId, objects: Repository) -> str:
-    """Why an object is not the record that its ref's name says; empty if it is. Signatures are not looked at."""
-    if isinstance(parse_ref(name), ApprovalRef):
-        return ""  # a tag, which counts for nothing until it is verified
-    try:
-        signed = parse_record(objects.read(oid, "commit"), objects.format)
-    except (FormatError, NotFound, LocalStateError) as error:
-        return str(error)
-    record = signed.record
-    own = BuildRef(signed.id.oid) if isinstance(record, BuildRecord) else record.ref
-    return "" if str(own) == name else f"it is {own}"
+def _ledgers(refs: RefView) -> Iterator[Ledger]:
+    """Those of releases and configs."""
+    names = (name for name in refs if name.startswith(("refs/releases/", "refs/config/")) and names_record(name))
+    found = {ref.ledger for name in names if isinstance(ref := parse_ref(name), LedgerRef)}
+    yield from sorted(found)

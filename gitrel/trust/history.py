@@ -5,18 +5,20 @@ Each release names its predecessor by both hashes, so a verified release vouches
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import overload
+from typing import TypeVar, overload
 
 from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NotFound, Refused
 from gitrel.format.record import ReleaseRecord, parse_record_as
+from gitrel.format.refs import RefMap
 from gitrel.ids import Deploy, ObjectFormat, ObjectId, RecordId
 from gitrel.trust.anchor import Anchor
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.content import Objects
 from gitrel.trust.ledger import Verdict
-from gitrel.trust.walk import RefMap, walk_releases
+from gitrel.trust.walk import VerifiedConfig, walk_config, walk_releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +60,20 @@ def released_before(
     return False
 
 
-class Verdicts(Sequence[Verdict]):
-    """A verdict for each entry of a ledger, oldest first. Those before `judged` are made when somebody asks for one.
+T = TypeVar("T")
 
-    So who wants the newest goes backwards, by `reversed` or from the end, and stops. `skipped`: how many are not made.
+
+class Judged(Sequence[T]):
+    """What each entry of a ledger is, oldest first. Those before `judged` are judged when somebody asks for one.
+
+    So who wants the newest goes backwards, by `reversed` or from the end, and stops. `skipped`: how many wait.
     """
 
-    def __init__(
-        self, judged: Sequence[Verdict], skipped: int = 0, judge_all: Callable[[], Sequence[Verdict]] = tuple
-    ) -> None:
+    def __init__(self, judged: Sequence[T], skipped: int = 0, judge_all: Callable[[], Sequence[T]] = tuple) -> None:
         self.judged, self.skipped = judged, skipped
         self._judge_all = judge_all
 
-    def _whole(self) -> Sequence[Verdict]:
+    def _whole(self) -> Sequence[T]:
         if self.skipped:
             self.judged, self.skipped = self._judge_all(), 0
         return self.judged
@@ -78,23 +81,29 @@ class Verdicts(Sequence[Verdict]):
     def __len__(self) -> int:
         return self.skipped + len(self.judged)
 
-    def __iter__(self) -> Iterator[Verdict]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self._whole())
 
-    def __reversed__(self) -> Iterator[Verdict]:
+    def __reversed__(self) -> Iterator[T]:
         judged = self.judged
         yield from reversed(judged)
         yield from reversed(self._whole()[: len(self) - len(judged)])
 
     @overload
-    def __getitem__(self, index: int) -> Verdict: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Verdict]: ...
-    def __getitem__(self, index: int | slice) -> Verdict | Sequence[Verdict]:
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         first = index.start if isinstance(index, slice) else index
+        if not isinstance(index, slice) and self.skipped <= index < len(self):
+            return self.judged[index - self.skipped]
         if first is not None and -len(self.judged) <= first < 0 and not (isinstance(index, slice) and index.stop):
             return self.judged[index]
         return self._whole()[index]
+
+
+Verdicts = Judged[Verdict]
+Configs = Judged[VerifiedConfig]
 
 
 class _AskedForMore(Exception):
@@ -124,3 +133,17 @@ def judge_releases(
         except (Refused, _AskedForMore):
             pass  # what is wrong with it, or with the ledger, the walk over all of it says
     return Verdicts(judge_all())
+
+
+def judge_config(
+    refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, anchor: Anchor | None = None
+) -> Configs:
+    """A deploy's config entries, as `walk_config` verifies them, and raises; the anchor as in `judge_releases`."""
+
+    def judge_all() -> Sequence[VerifiedConfig]:
+        return walk_config(refs, objects, trust, deploy)
+
+    if anchor is not None:
+        with contextlib.suppress(Refused):  # as above
+            return Configs(walk_config(refs, objects, trust, deploy, anchor=anchor), int(anchor.entry), judge_all)
+    return Configs(judge_all())

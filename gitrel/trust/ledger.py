@@ -85,6 +85,11 @@ class Verdict:
         return self.refusal is not None and self.refusal.check == Check.THRESHOLD
 
     @property
+    def anchor(self) -> Anchor | None:
+        """Where a later verification may begin: at a good release."""
+        return self.release.anchor if self.release is not None else None
+
+    @property
     def runnable(self) -> ChainedRelease:
         """The release, of a verdict that is known to be good. Raises `ValueError` for any other."""
         if self.release is None:

@@ -1,7 +1,6 @@
 """Reading whole ledgers: refs and objects in, verdicts out.
 
-`refs` is what a repository or a remote says that its refs are; nothing about it is believed. Refs that only
-look like entries (`v06`, `latest`) belong to no ledger and are passed over.
+`refs` is what a repository or a remote says that its refs are; nothing about it is believed (`gitrel.format.refs`).
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import BuildRecord, ConfigRecord, Signed, TrustRecord
+from gitrel.format.refs import RefMap, RefView, view
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.format.trust import SIGNERS_FILE, TRUST_FILE
 from gitrel.ids import (
     TRUST,
-    ApprovalRef,
     BuildRef,
     Deploy,
     Entry,
@@ -39,7 +38,7 @@ from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.parts import verify_signatures
 from gitrel.trust.signers import judge_signers, parse_canonical
 
-RefMap = Mapping[str, ObjectId]
+_LOOKED_UP = 200  # records whose approvals are looked up, at 0.1 ms each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +65,10 @@ class VerifiedConfig:
         return self.signed.record.entry
 
     @property
+    def anchor(self) -> Anchor:
+        return Anchor(self.entry, self.id, self.signed.record.trust.entry)
+
+    @property
     def usable(self) -> bool:
         return self.lack is None
 
@@ -88,15 +91,9 @@ class RecordReader:
 
     def __init__(self, refs: RefMap, objects: Objects) -> None:
         self._objects = objects
-        self._approvals: dict[ObjectId, list[tuple[ApprovalRef, ObjectId]]] = {}
-        for name, oid in refs.items():
-            if name.startswith("refs/approvals/"):
-                try:
-                    ref = parse_ref(name)
-                except FormatError:
-                    continue  # a stray ref approves nothing
-                if isinstance(ref, ApprovalRef):
-                    self._approvals.setdefault(ref.record, []).append((ref, oid))
+        self._refs = view(refs)
+        self._looked_up = 0
+        self._listed: dict[str, dict[str, ObjectId]] = {}
 
     def commit(self, oid: ObjectId) -> bytes:
         return self._objects.read(oid, "commit")
@@ -104,23 +101,29 @@ class RecordReader:
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
         """Those that can be read and are what their refs say: any other approves nothing."""
         found = []
-        for ref, oid in self._approvals.get(record, ()):
-            with contextlib.suppress(NotFound, LocalStateError):
+        for name, oid in self._approving(f"refs/approvals/{record}/").items():
+            with contextlib.suppress(FormatError, NotFound, LocalStateError):  # a stray ref approves nothing
+                parse_ref(name)
                 raw = self._objects.read(oid, "tag")
-                if raw.startswith(f"object {record}\ntype commit\ntag approvals/{record}/{ref.key}\n".encode()):
+                if raw.startswith(f"object {record}\ntype commit\ntag {name.removeprefix('refs/')}\n".encode()):
                     found.append(raw)
         return found
 
+    def _approving(self, prefix: str) -> RefMap:
+        """The approvals of one record. Of a few records they are looked up; for more than that all are listed, once."""
+        if self._looked_up < _LOOKED_UP:
+            self._looked_up += 1
+            return self._refs.below(prefix)
+        if self._looked_up == _LOOKED_UP:
+            self._looked_up += 1
+            for name, oid in self._refs.below("refs/approvals/").items():
+                self._listed.setdefault(name[: len(prefix)], {})[name] = oid
+        return self._listed.get(prefix, {})
 
-def entries(refs: RefMap, ledger: Ledger) -> dict[Entry, ObjectId]:
-    """The refs that are entries of one ledger, in order."""
-    found: dict[Entry, ObjectId] = {}
-    prefix = ledger.prefix
-    for name, oid in refs.items():
-        if name.startswith(prefix):
-            with contextlib.suppress(FormatError):
-                found[Entry.parse(f"v{name[len(prefix) :]}")] = oid
-    return dict(sorted(found.items()))
+
+def entries(refs: RefMap, ledger: Ledger, first: int = 1) -> dict[Entry, ObjectId]:
+    """The refs that are entries of one ledger from `first` on, in order."""
+    return view(refs).entries(ledger, first)
 
 
 def deploys(refs: RefMap) -> list[Deploy]:
@@ -193,8 +196,8 @@ def walk_releases(
     (13) if the anchor's own release is gone or another one, or if a release that the trust names has not come; (7) if
     the trust names another one than was seen.
     """
-    ledger = Ledger.releases(deploy)
-    found = entries(refs, ledger)
+    ledger, refs = Ledger.releases(deploy), view(refs)
+    found = refs.entries(ledger, anchor.entry if anchor is not None else 1)
     if anchor is not None and found.get(anchor.entry) != anchor.id.oid:
         now = found.get(anchor.entry)
         raise Refused(
@@ -204,7 +207,7 @@ def walk_releases(
             why=f"it was {anchor.id.oid}, verified" + (f"; the remote says {now}" if now else ""),
             hint="the ledger was rewritten or rolled back: ask who can write to the remote",
         )
-    _check_heads(trust, deploy, found, anchor, left_out or {})
+    _check_heads(trust, deploy, refs, max(found, default=0), anchor, left_out or {})
     verifier = ReleaseLedger(
         trust,
         deploy,
@@ -231,46 +234,60 @@ def walk_releases(
 def _check_heads(
     trust: TrustChain,
     deploy: Deploy,
-    found: Mapping[Entry, ObjectId],
+    refs: RefView,
+    newest: int,
     anchor: Anchor | None,
     left_out: Mapping[Entry, RecordId],
 ) -> None:
-    """What trust records name exists, and is what an earlier verification saw; the walk compares what comes after."""
+    """What trust records name exists, and is what an earlier verification saw; the walk compares what comes after.
+
+    `newest`: the highest number that there is, or 0.
+    """
     ledger = Ledger.releases(deploy)
     for each in trust:
         head = each.head(deploy)
         if head is None:
             continue
-        if head.entry > max(found, default=0) and left_out.get(head.entry) != head.id:
+        name = str(ledger[head.entry])
+        if head.entry > newest and left_out.get(head.entry) != head.id:
             raise Refused(
                 f"{head.entry} is not there, which trust {each.entry} names",
                 check=Check.HIGHEST_SEEN,
-                where=str(ledger[head.entry]),
-                why=f"the newest that is there is {max(found)}" if found else "there is no release at all",
+                where=name,
+                why=f"the newest that is there is {Entry(newest)}" if newest else "there is no release at all",
                 hint="the ledger was rolled back, or not all of it was sent: ask who can write to the remote",
             )
         if anchor is None or head.entry > anchor.entry:
             continue
-        seen = anchor.id.oid if head.entry == anchor.entry else found.get(head.entry, head.id.oid)
+        seen = anchor.id.oid if head.entry == anchor.entry else refs.get(name, head.id.oid)
         if seen != head.id.oid or (head.entry == anchor.entry and head.id != anchor.id):
             raise Refused(
                 f"trust {each.entry} names another {head.entry}: the ledger was forked",
                 check=Check.POSITION,
-                where=str(ledger[head.entry]),
+                where=name,
                 why=f"{head.id.oid} and {seen}",
                 hint="keep both as evidence, and ask who can write to the remote",
             )
 
 
-def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy) -> list[VerifiedConfig]:
-    """The deploy's config ledger, every link and signature checked. Raises `Refused` at the first bad entry."""
-    ledger = Ledger.config(deploy)
+def walk_config(
+    refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, *, anchor: Anchor | None = None
+) -> list[VerifiedConfig]:
+    """The deploy's config ledger after the anchor, every link and signature checked.
+
+    Raises `Refused` at the first bad entry; (13) if the anchor's own is gone or another one.
+    """
+    ledger, refs = Ledger.config(deploy), view(refs)
     reader = RecordReader(refs, objects)
+    start = anchor.entry if anchor is not None else 0
+    found = refs.entries(ledger, max(start, 1))
+    if anchor is not None and found.pop(anchor.entry, None) != anchor.id.oid:
+        raise Refused("it is another one now", check=Check.HIGHEST_SEEN, where=str(ledger[anchor.entry]))
     newest = trust.newest
     role = newest.policy.deploy(deploy).config
     carried: frozenset[RecordId] | None = None
     verified: list[VerifiedConfig] = []
-    for number, oid in entries(refs, ledger).items():
+    for number, oid in found.items():
         name = str(ledger[number])
         signed = parse_canonical(ConfigRecord, _read(objects, oid, "commit", name), trust.format, name)
         record = signed.record
@@ -278,8 +295,8 @@ def walk_config(refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deplo
             raise Refused("the ref does not name this record", check=Check.NAME, where=name)
         if record.app != trust.app:
             raise Refused("config of another app", check=Check.APP, where=name, why=record.app)
-        previous = verified[-1].id if verified else None
-        if record.entry != len(verified) + 1 or record.previous != previous:
+        previous = verified[-1].id if verified else anchor and anchor.id
+        if record.entry != start + len(verified) + 1 or record.previous != previous:
             raise Refused("does not follow the entry before it", check=Check.PREVIOUS, where=name)
         cited = trust.cited(record.trust, name)
         signatures = verify_signatures(signed, record.ref, reader, trust, name)
@@ -302,14 +319,20 @@ def _carried_configs(refs: RefMap, objects: Objects, trust: TrustChain, deploy: 
 
 
 def walk_builds(
-    refs: RefMap, objects: Objects, trust: TrustChain, source: ObjectId | None = None
+    refs: RefMap,
+    objects: Objects,
+    trust: TrustChain,
+    source: ObjectId | None = None,
+    *,
+    among: RefMap | None = None,
 ) -> Iterator[VerifiedBuild]:
-    """The builds that the build role signed, of one source commit or of all; others are passed over."""
+    """The builds that the build role signed, of one source commit or of all; others are passed over.
+
+    `among`: only these refs of builds are looked at.
+    """
     newest = trust.newest
     reader = RecordReader(refs, objects)
-    for name, oid in refs.items():
-        if not name.startswith("refs/builds/"):
-            continue
+    for name, oid in (view(refs).below("refs/builds/") if among is None else among).items():
         try:
             signed = parse_canonical(BuildRecord, reader.commit(oid), trust.format, name)
             if name != str(BuildRef(signed.id.oid)) or signed.record.app != trust.app:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from gitrel.dataclass import dataclass, field
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.record import CitedRelease, HeartbeatRecord, ReceiptRecord, Signed
+from gitrel.format.refs import RefMap
 from gitrel.format.tree import directory_node
 from gitrel.format.trust import Role, TrustPolicy
 from gitrel.ids import HEARTBEAT, Entry, KeyId, Ledger, LedgerRef, ObjectId, PersonName, RecordId, parse_ref
@@ -19,7 +20,7 @@ from gitrel.trust.chain import TrustChain, VerifiedTrust
 from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
 from gitrel.trust.signers import parse_canonical, verify_signature
-from gitrel.trust.walk import RefMap, entries
+from gitrel.trust.walk import entries
 
 RECEIPTS = "refs/receipts/"
 Witness = HeartbeatRecord | ReceiptRecord

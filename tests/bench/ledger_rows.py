@@ -121,7 +121,9 @@ def rows(scratch: Path, count: int, rounds: int, say: Callable[[str], None]) -> 
     set_up(scratch)
     many, few = prepare(scratch / "many", count), prepare(scratch / "few", FEW)
     pulls, wire = _pulls(many, say)
-    commands = [row for name, aim, words in _commands() for row in [_beside(rounds, many, few, name, words, aim, say)]]
+    few.gitrel("join", few.url, "home", "--trust", few.pin, cwd=".")
+    few.gitrel("pull", "--home", few.at / "home", cwd=".")
+    commands = [_beside(rounds, many, few, what, go, say) for what, go in _commands()]
     starts = [
         _exec(rounds, place, f"exec -- true, at {number:,} releases", say)
         for place, number in ((many, count), (few, FEW))
@@ -129,29 +131,43 @@ def rows(scratch: Path, count: int, rounds: int, say: Callable[[str], None]) -> 
     return [*pulls, *wire, *commands, *starts, *_verify(scratch, count, say)]
 
 
-def _commands() -> list[tuple[str, float, tuple[str, ...]]]:
+def _commands() -> list[tuple[str, Callable[[Place], Took]]]:
+    """Each pull brings the release that was made before it."""
+
+    def pull(place: Place) -> Took:
+        return place.gitrel("pull", "--home", place.at / "home", cwd=".")
+
+    def release(place: Place) -> Took:
+        _commit(place)
+        return place.gitrel("release")
+
+    def push(place: Place) -> Took:
+        return place.git("push", "-q", "origin", f"{_commit(place)}:refs/heads/{os.urandom(4).hex()}")
+
     return [
-        ("log -n 20", 2, ("log", "-n", "20")),
-        ("show", 2, ("show",)),
-        ("rollback, which makes and pushes a release, and pull of it", 2, ("rollback",)),
+        ("log -n 20", lambda place: place.gitrel("log", "-n", "20")),
+        ("show", lambda place: place.gitrel("show")),
+        ("status", lambda place: place.gitrel("status", "--home", place.at / "home", cwd=".")),
+        ("rollback, which makes and pushes a release", lambda place: place.gitrel("rollback")),
+        ("pull of it", pull),
+        ("release of a new commit, with its build", release),
+        ("pull of it", pull),
+        ("for comparison: git push of one ref", push),
     ]
 
 
-def _beside(
-    rounds: int, many: Place, few: Place, what: str, words: tuple[str, ...], aim: float, say: Callable[[str], None]
-) -> Row:
-    def go(place: Place) -> Took:
-        took = place.gitrel(*words)
-        if words != ("rollback",):
-            return took
-        pulled = place.gitrel("pull", "--home", place.at / "home", cwd=".")
-        return Took(seconds=took.seconds + pulled.seconds, cpu=took.cpu + pulled.cpu)
+def _commit(place: Place) -> str:
+    """A new commit in the developer's clone; its branch."""
+    place.git("add", "-A")
+    place.git("commit", "-q", "--allow-empty", "-m", os.urandom(4).hex())
+    return "HEAD"
 
-    if words == ("rollback",) and not (few.at / "home").exists():
-        few.gitrel("join", few.url, "home", "--trust", few.pin, cwd=".")
-        few.gitrel("pull", "--home", few.at / "home", cwd=".")
+
+def _beside(
+    rounds: int, many: Place, few: Place, what: str, go: Callable[[Place], Took], say: Callable[[str], None]
+) -> Row:
     series = take_turns(rounds, {"many": lambda _: go(many), f"at {FEW} releases": lambda _: go(few)}, say)
-    return Row(what=what, ours=series["many"], theirs=series[f"at {FEW} releases"], aim=aim)
+    return Row(what=what, ours=series["many"], theirs=series[f"at {FEW} releases"], aim=2)
 
 
 def _pulls(place: Place, say: Callable[[str], None]) -> tuple[list[Row], list[Row]]:

@@ -8,10 +8,11 @@ import pytest
 from keys_support import ed25519_key
 from simulator import Simulator, policy, role
 
-from gitrel.ids import PRODUCTION, Entry, RecordId, Sha256
+from gitrel.errors import Refused
+from gitrel.ids import PRODUCTION, Entry, LedgerKind, RecordId, Sha256
 from gitrel.release.remembered import KEEP, Remembered
 from gitrel.trust.anchor import Anchor
-from gitrel.trust.history import Verdicts, judge_releases
+from gitrel.trust.history import Verdicts, judge_config, judge_releases
 
 COUNT = 2 * KEEP + 30
 
@@ -120,3 +121,28 @@ def test_a_rewritten_ledger_is_found_all_the_same(long: Simulator, tmp_path: Pat
     assert judged.skipped == 0
     assert judged[-1].entry == anchor.entry
     assert judged[-1].refusal is not None
+
+
+def test_a_config_ledger_is_remembered_like_releases(tmp_path: Path) -> None:
+    sim = Simulator()
+    sim.trust()
+    for number in range(COUNT):
+        sim.config({"A": b"%d" % number})
+    chain, remembered, kind = sim.chain(), Remembered(tmp_path), LedgerKind.CONFIG
+    whole = judge_config(sim.refs, sim, chain, PRODUCTION)
+    assert remembered.get(chain.pin, PRODUCTION, kind) is None
+    remembered.put(chain.pin, PRODUCTION, whole, kind)
+    anchor = remembered.get(chain.pin, PRODUCTION, kind)
+    assert anchor is not None
+    assert remembered.get(chain.pin, PRODUCTION) is None
+    resumed = judge_config(sim.refs, sim, chain, PRODUCTION, anchor)
+    assert len(resumed.judged) == KEEP
+    assert resumed[-1] == whole[-1]
+    assert resumed[COUNT - KEEP] == whole[COUNT - KEEP]
+    assert resumed.skipped == COUNT - KEEP  # nobody asked so far
+    assert list(resumed) == list(whole)
+    name = f"refs/config/{anchor.entry}"
+    sim.refs[name] = sim.refs["refs/config/v3"]
+    with pytest.raises(Refused, match="does not name this record") as found:
+        judge_config(sim.refs, sim, chain, PRODUCTION, anchor)
+    assert found.value.where == name

@@ -1,0 +1,41 @@
+"""Asking a single source for what may be new, and for the newest that is known (`gitrel.run.watch` says when).
+
+What was not asked for is taken as it is here: it was verified when it came.
+"""
+
+from __future__ import annotations
+
+from gitrel.format.refs import Ahead, ListedRefs, RefMap, RefView
+from gitrel.ids import HEARTBEAT, TRUST, Ledger
+from gitrel.run.state import State
+from gitrel.run.watch import APPROVALS
+from gitrel.store.ahead import list_ahead
+from gitrel.store.remote import Remote
+from gitrel.store.repository import Repository
+
+WHOLE = (TRUST.prefix, APPROVALS)
+"""What is always listed whole: any of it may matter to the newest release."""
+
+
+def ask_for_news(remote: Remote, state: State) -> RefMap | None:
+    """What comes after what is known; None if that is not as it was, or nothing is known yet. Raises `RemoteError`."""
+    if state.seen is None:
+        return None
+    releases = Ledger.releases(state.deploy)
+    newest = {
+        releases: state.seen.entry,
+        Ledger.config(state.deploy): state.configured,
+        HEARTBEAT: state.life.heartbeat,
+    }
+    found = list_ahead(remote, {ledger: number or 0 for ledger, number in newest.items()}, WHOLE)
+    there = all(str(ledger[number]) in found for ledger, number in newest.items() if number)
+    return found if there and found[str(releases[state.seen.entry])] == state.seen.id.oid else None
+
+
+def judged_refs(repo: Repository, state: State, refs: RefMap, *, full: bool) -> RefView:
+    """Of what a source shows that on which verdicts depend. `full`: it was asked for everything."""
+    releases = Ledger.releases(state.deploy)
+    found = {name: oid for name, oid in refs.items() if name.startswith((*WHOLE, releases.prefix))}
+    if full or state.seen is None:
+        return ListedRefs(found)
+    return Ahead(found, repo.refs.view(releases.prefix), {releases: state.seen.entry}, WHOLE)
