@@ -164,15 +164,13 @@ class Servers:
 
     def env(self, base: Mapping[str, str], version: int = 2) -> dict[str, str]:
         """`base` with what ssh and TLS need; nothing of the host's own keys and hosts is used."""
-        old = {"GIT_SSH": f"{self.folder}/old/ssh", "PATH": f"{self.folder}/old:{base['PATH']}"}
-        if version == 0:
-            return {**base, **old, "GIT_SSL_CAINFO": str(self.folder / "tls.pem"), "no_proxy": "127.0.0.1"}
-        return {
-            **base,
-            "GIT_SSH_COMMAND": f"ssh -F {self.folder}/ssh_config",
-            "GIT_SSL_CAINFO": str(self.folder / "tls.pem"),
-            "no_proxy": "127.0.0.1",
-        }
+        old = f"{self.folder}/old"
+        ssh = (
+            {"GIT_SSH": f"{old}/ssh", "PATH": f"{old}:{base['PATH']}"}
+            if version == 0
+            else {"GIT_SSH_COMMAND": f"ssh -F {self.folder}/ssh_config"}
+        )
+        return {**base, **ssh, "GIT_SSL_CAINFO": str(self.folder / "tls.pem"), "no_proxy": "127.0.0.1"}
 
 
 @pytest.fixture(scope="session")
