@@ -12,8 +12,8 @@ from pathlib import Path
 from gitrel.cli.console import Console
 from gitrel.cli.developer import open_developer
 from gitrel.cli.naming import named_entry, named_release, read_ledger
-from gitrel.cli.pulling import size
 from gitrel.errors import UsageError
+from gitrel.format.text import size
 from gitrel.ids import TRUST, Entry, ObjectId
 from gitrel.release.cut import Standing
 from gitrel.run.watch import approvals_in

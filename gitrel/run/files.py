@@ -5,7 +5,7 @@ are proven with them. What goes is files: checkouts, and objects that only old r
 `state.json` names is whole at every moment, and what is left after `kill -9` goes the next time:
 
     links of releases, checkouts, logs          frees space, needs none
-    objects, in one pack (gitrel.store.repack)
+    objects, in one pack (gitrel.store.repack), and what came of fetches that broke
     what the state says about older releases
 """
 
@@ -100,6 +100,7 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
     """
     from gitrel.run.report import in_use
     from gitrel.store.repack import Repack, reachable  # not at every start of a process
+    from gitrel.store.salvage import clear, weigh
 
     with home.lock("pull", patience=patience), home.repository() as repo, contextlib.closing(Leases(home)) as leases:
         if leases.fd < 0:
@@ -125,6 +126,10 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
         if not dry_run:
             freed = repack.run(lambda: home.lock("builds", wait=True)) if due else 0
             _forget(home, oldest)
+        if not thrifty:  # else a pull may be about to go on with it
+            freed += weigh(home.salvage)
+            if not dry_run:
+                clear(home.salvage)
         return Pruned(
             kept=tuple(sorted(kept)),
             dropped=tuple(entry for entry in checked_out if entry not in kept),

@@ -28,6 +28,7 @@ from gitrel.run.watch import APPROVALS, FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
+from gitrel.store.salvage import clear
 from gitrel.trust.walk import RefMap, entries
 
 PATIENCE = 60  # seconds for the list of one source's refs, where there are others
@@ -154,6 +155,7 @@ class _Look:
             pulled = Pulled(release=state.ready, new=False, refused=state.refused)
             approvals = state.watch.approvals if state.watch else set()
             self._judged.odd = {url: sight.odd for url, sight in state.sights.items() if sight.odd is not None}
+        broken = any(isinstance(error, RemoteError) for error in self._judged.errors)  # it is asked again some time
         watch = self._watch(listed, approvals)
         configs = [entries(refs, self._configs) for url, refs in listed.items() if url not in self._judged.odd]
         configured = max((entry for each in configs for entry in each), default=None)
@@ -165,7 +167,7 @@ class _Look:
                 return replace(found, judged=None, watch=None)
             return replace(
                 found,
-                judged=judged,
+                judged=None if broken else judged,
                 contact=now,
                 trouble=None,
                 watch=watch,
@@ -175,6 +177,8 @@ class _Look:
             )
 
         self._home.change_state(change)
+        if not (self._aside or self._away or broken):
+            clear(self._home.salvage)  # nothing is left that anybody has to go on with
         return replace(pulled, forks=forks)
 
     def _listed(self, *, everyone: bool) -> dict[str, RefMap]:
