@@ -75,7 +75,13 @@ class Resumption:
         self.brought = 0  # objects, by the fetches of this one
 
     def begin(self) -> int:
-        """Step 1, and a look at what it gave: bytes of packs that the wanted can use; 0 if no file is here."""
+        """Step 1, and a look at what it gave: bytes of packs that the wanted can use; 0 if no file is here.
+
+        What was here before is hashed once more: a disk's fault is not to be taken for the release's.
+        """
+        for pack in self.repo.packs.own():
+            for raw, _ in pack.entries():
+                self.repo.read_any(ObjectId.from_raw(raw))
         for path in streams(self._folder):
             PackReceiver(self._folder / "pack", self.repo, self._limits, stream=path).salvage()
         if not self.repo.packs.own():
@@ -115,7 +121,7 @@ class Resumption:
 
     def survey(self) -> Survey:
         """Walk down from the wanted, each commit, tag and tree hashed as it is read."""
-        found = Survey()
+        found, parents = Survey(), dict[ObjectId, list[ObjectId]]()
         queue, seen, wanted = list(self._wants), set(self._wants), set(self._wants)
         while queue:
             oid = queue.pop()
@@ -134,8 +140,8 @@ class Resumption:
                 wanted.add(below[0][0])
             if oid not in self._quarantine:
                 found.here.add(oid)
-                if kind == "commit" and any(parent not in self.repo for parent in read_parents(raw)):
-                    found.shallow.append(oid)
+                if kind == "commit":
+                    parents[oid] = read_parents(raw)
             for child, mode in below:
                 if child in seen:
                     continue
@@ -146,6 +152,9 @@ class Resumption:
                     queue.append(child)
                 elif child not in self._quarantine:
                     self._place(child, found)
+        for oid, before in parents.items():
+            if any(parent not in found.here and parent not in self._quarantine for parent in before):
+                found.shallow.append(oid)
         return found
 
     def _has_more(self, here: set[ObjectId]) -> bool:

@@ -14,9 +14,9 @@ UP, DOWN = 0, 1
 
 @dataclass
 class Cutter:
-    """`counts` are the bytes relayed since the last `arm`, to the server and back; where one of them reaches its limit,
-    that connection ends, and the next ones are left alone; or, on a link that is `bad`, the count begins anew.
-    `total` is all that ever came back.
+    """`counts` are the bytes relayed since the last `arm`, to the server and back. Where one of them reaches its limit,
+    that connection ends, and the next ones are left alone; on a link that is `bad` the count begins anew, and on one
+    that `hangs` it does not end, but nothing comes any more until `free` is set. `total` is all that ever came back.
     """
 
     port: int
@@ -24,6 +24,8 @@ class Cutter:
     counts: list[int] = field(default_factory=lambda: [0, 0])
     limits: list[int | None] = field(default_factory=lambda: [None, None])
     bad: bool = False
+    hangs: bool = False
+    free: threading.Event = field(default_factory=threading.Event)
     cut: int = 0
     total: int = 0
     threads: list[threading.Thread] = field(default_factory=list)
@@ -33,11 +35,11 @@ class Cutter:
         """The port to connect to."""
         return int(self.server.getsockname()[1])
 
-    def arm(self, way: int, limit: int | None, *, bad: bool = False) -> None:
+    def arm(self, way: int, limit: int | None, *, bad: bool = False, hangs: bool = False) -> None:
         self.counts = [0, 0]
         self.limits = [None, None]
         self.limits[way] = limit
-        self.bad = bad
+        self.bad, self.hangs = bad, hangs
 
     def serve(self) -> None:
         with suppress(OSError):  # closed: the end
@@ -55,8 +57,10 @@ class Cutter:
                     data, limit = reader.recv(1000), self.limits[way]
                     if limit is not None and self.counts[way] + len(data) >= limit:
                         self._pass(way, writer, data[: limit - self.counts[way]])
-                        self.arm(way, limit if self.bad else None, bad=self.bad)
+                        self.arm(way, limit if self.bad else None, bad=self.bad, hangs=self.hangs)
                         self.cut += 1
+                        if self.hangs:
+                            self.free.wait()
                         far.close()
                         near.shutdown(socket.SHUT_WR)  # what is on its way arrives: no RST takes it back
                         while near.recv(65536):
@@ -80,6 +84,7 @@ def cutter(port: int) -> Iterator[Cutter]:
         made.threads.append(threading.Thread(target=made.serve))
         made.threads[0].start()
         yield made
+        made.free.set()
         server.shutdown(socket.SHUT_RDWR)
         for thread in made.threads:
             thread.join(60)

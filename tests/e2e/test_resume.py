@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,13 +31,13 @@ BUILD = FILES * SIZE
 EVERY = 700_000  # bytes until the link breaks
 
 
-def big_release(dev: Shop, seed: int, files: int = FILES) -> str:
+def big_release(dev: Shop, seed: int, files: int = FILES) -> None:
     noise = random.Random(seed)
     for number in range(files):
         path = dev.desk.path / f"data/{number % 7}/{seed}-{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(noise.randbytes(SIZE))
-    return dev.release()
+    dev.release()
 
 
 def serve(dev: Shop, servers: Servers, name: str, *, filtering: bool = True, **config: str) -> Path:
@@ -89,6 +90,23 @@ def pull_until_done(server: Host, args: tuple[str, ...] = (), *, at_most: int = 
     raise AssertionError("\n".join(done.err for done in said))
 
 
+def same_as_in_peace(server: Host, dev: Shop, host: Hosts) -> None:
+    """The release has the objects and files of a server that pulled over a good link, and nothing more is here."""
+    other = host(dev.url, dev.pin)
+    other.gitrel("pull")
+    assert (server.current, other.current) == ("v2", "v2")
+    assert files_of(server.checkout("v2"), skip=set()) == files_of(other.checkout("v2"), skip=set())
+    found = []
+    for at in (server, other):
+        entry = refs_of(at.path / "repo.git", at.env, "refs/releases/")["refs/releases/v2"]
+        argv = ["git", "-C", str(at.path / "repo.git"), "rev-parse", f"{entry}^{{tree}}", f"{entry}:build"]
+        found.append((at.checkout("v2").name, run(argv, at.path, at.env).out))
+    assert found[0] == found[1]
+    assert len(found[0][1].split()) == 2, "both tree ids"
+    assert not (server.path / "run/salvage").exists()
+    fsck(server)
+
+
 @pytest.mark.parametrize("filtering", [True, False])
 @pytest.mark.parametrize("transport", ["git", "http", "ssh"])
 def test_a_link_that_breaks_all_the_time(
@@ -96,7 +114,7 @@ def test_a_link_that_breaks_all_the_time(
 ) -> None:
     """Every byte comes about once, and the server has what one has that pulled in peace."""
     dev = shop(1)
-    release = big_release(dev, 1)
+    big_release(dev, 1)
     name = f"breaks-{transport}-{filtering}"
     serve(dev, servers, name, filtering=filtering)
     with cutter(servers.ports[transport]) as relay:
@@ -104,6 +122,179 @@ def test_a_link_that_breaks_all_the_time(
         relay.arm(DOWN, EVERY, bad=True)
         relay.total = 0
         said = pull_until_done(server)
-    with open("/tmp/res.txt", "a") as f:
-        print(transport, filtering, len(said), relay.total, relay.total / BUILD, file=f)
-    assert False
+        attempts = len(said)
+        assert attempts >= BUILD // EVERY
+        assert relay.total < 1.6 * BUILD  # over ssh, some that was on its way is lost with each break
+        assert relay.total < 0.4 * attempts * BUILD
+    assert all("came and are kept: the next pull goes on from there" in done.message["next"] for done in said[:-1])
+    assert all(re.search(r"fetching v2, of which [0-9.]+ [KM]B came before", done.err) for done in said[1:])
+    assert "all again" not in said[-1].err
+    same_as_in_peace(server, dev, host)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_server_that_speaks_version_0(shop: Shops, host: Hosts, servers: Servers, tmp_path: Path, able: bool) -> None:
+    """It sends single objects if it is configured so; else all comes again, and is taken when it gets through."""
+    dev = shop(1)
+    big_release(dev, 1)
+    name = f"version-0-{able}"
+    serve(dev, servers, name, uploadpack__allowAnySHA1InWant=str(able).lower())
+    wrapper = tmp_path / "ssh-0"
+    env = client_env(servers)
+    wrapper.write_text(f'#!/bin/sh\nunset GIT_PROTOCOL\nexec {env["GIT_SSH_COMMAND"]} "$@"\n')
+    wrapper.chmod(0o755)
+    with cutter(servers.ports["ssh"]) as relay:
+        url = through(servers, relay, "ssh", name)
+        server = host(url, dev.pin, env={**env, "GIT_SSH_COMMAND": str(wrapper)})
+        relay.arm(DOWN, BUILD // 2)
+        assert server.gitrel("pull", code=13).message["next"].endswith("goes on from there")
+        relay.arm(DOWN, None)
+        done = server.gitrel("pull")
+        assert ("all again" in done.err) is not able
+        assert (relay.counts[DOWN] < 0.7 * BUILD) is able
+    same_as_in_peace(server, dev, host)
+
+
+@pytest.mark.parametrize("victim", ["puller", "child"])
+def test_killed_in_the_middle(shop: Shops, host: Hosts, servers: Servers, victim: str) -> None:
+    dev = shop(1)
+    big_release(dev, 1)
+    serve(dev, servers, f"killed-{victim}")
+    with cutter(servers.ports["git"]) as relay:
+        server = host(through(servers, relay, "git", f"killed-{victim}"), dev.pin, env=client_env(servers))
+        before = untouched(server)
+        relay.arm(DOWN, BUILD // 2, hangs=True)
+        process = subprocess.Popen(
+            server.argv("pull"),
+            cwd=server.path.parent,
+            env={**server.env, "GITREL_HOME": str(server.path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 60
+        while salvaged(server) < BUILD // 2 - 200_000:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(process.pid if victim == "puller" else int(children[0]), signal.SIGKILL)
+        said = process.communicate(timeout=60)[1].decode()
+        assert (process.returncode, "came and are kept" in said) == (
+            (-signal.SIGKILL, False) if victim == "puller" else (13, True)
+        )
+        assert untouched(server) == before
+        relay.free.set()
+        relay.arm(DOWN, None)
+        assert "of which" in server.gitrel("pull").err
+        assert relay.counts[DOWN] < 0.65 * BUILD
+    same_as_in_peace(server, dev, host)
+
+
+@pytest.mark.parametrize("limits", ["idle_seconds=2", "wall_seconds=6", "wire_bytes=1500000"])
+def test_a_limit_is_a_break_like_any_other(shop: Shops, host: Hosts, servers: Servers, limits: str) -> None:
+    dev = shop(1)
+    big_release(dev, 1)
+    name = limits.replace("_", "-").replace("=", "-")
+    serve(dev, servers, name)
+    with cutter(servers.ports["git"]) as relay:
+        server = host(through(servers, relay, "git", name), dev.pin, env=client_env(servers))
+        relay.arm(DOWN, BUILD // 2 + 300_000, hangs=True)
+        failed = server.gitrel("pull", code=13, env={"GITREL_LIMITS": limits})
+        assert f"limit {limits.partition('=')[0]}" in failed.message["why"]
+        assert failed.message["next"].endswith("goes on from there")
+        relay.free.set()
+        relay.arm(DOWN, None)
+        assert "of which" in server.gitrel("pull").err
+        assert relay.counts[DOWN] < 0.65 * BUILD
+    same_as_in_peace(server, dev, host)
+
+
+def test_a_mirror_completes_it(shop: Shops, host: Hosts, servers: Servers) -> None:
+    """Bytes have no sender: what one place began, another one finishes, in the same pull."""
+    dev = shop(1)
+    big_release(dev, 1)
+    for name in ("first", "second"):
+        serve(dev, servers, name)
+    with cutter(servers.ports["git"]) as bad, cutter(servers.ports["http"]) as good:
+        server = host(through(servers, bad, "git", "first"), dev.pin, env=client_env(servers))
+        server.gitrel("mirror", "--add", through(servers, good, "http", "second"))
+        bad.arm(DOWN, BUILD // 2)
+        good.arm(DOWN, None)
+        done = server.gitrel("pull")
+        assert "of which" in done.err
+        assert good.counts[DOWN] < 0.65 * BUILD
+    same_as_in_peace(server, dev, host)
+
+
+def test_a_newer_release_takes_what_it_can_use(shop: Shops, host: Hosts, servers: Servers) -> None:
+    dev = shop(1)
+    big_release(dev, 1)
+    bare = serve(dev, servers, "newer")
+    with cutter(servers.ports["git"]) as relay:
+        server = host(through(servers, relay, "git", "newer"), dev.pin, env=client_env(servers))
+        relay.arm(DOWN, BUILD * 3 // 4)
+        server.gitrel("pull", code=13)
+        big_release(dev, 2, files=3)
+        dev.desk.git("push", "-q", str(bare), "refs/builds/*:refs/builds/*", "refs/releases/*:refs/releases/*")
+        relay.arm(DOWN, None)
+        done = server.gitrel("pull")
+        assert "fetching v3, of which" in done.err
+        assert relay.counts[DOWN] < 0.4 * BUILD
+    assert server.current == "v3"
+    fsck(server)
+
+
+def test_prune_deletes_it(shop: Shops, host: Hosts, servers: Servers) -> None:
+    """When somebody asks for it; not the prune that a pull does by itself, which would be in its own way."""
+    dev = shop(1)
+    big_release(dev, 1)
+    serve(dev, servers, "pruned")
+    with cutter(servers.ports["git"]) as relay:
+        server = host(through(servers, relay, "git", "pruned"), dev.pin, env=client_env(servers))
+        relay.arm(DOWN, BUILD // 2)
+        server.gitrel("pull", code=13)
+        kept = salvaged(server)
+        assert kept > BUILD // 3
+        assert server.gitrel("prune", "--dry-run", "--json").json["object_bytes"] >= kept - 1000
+        assert salvaged(server) == kept
+        assert server.gitrel("prune", "--json").json["object_bytes"] >= kept - 1000
+        assert not (server.path / "run/salvage").exists()
+        relay.arm(DOWN, None)
+        assert "of which" not in server.gitrel("pull").err
+    same_as_in_peace(server, dev, host)
+
+
+def test_no_more_is_kept_than_salvage_bytes(shop: Shops, host: Hosts, servers: Servers) -> None:
+    dev = shop(1)
+    big_release(dev, 1)
+    serve(dev, servers, "little")
+    with cutter(servers.ports["git"]) as relay:
+        server = host(through(servers, relay, "git", "little"), dev.pin, env=client_env(servers))
+        relay.arm(DOWN, BUILD * 3 // 4)
+        failed = server.gitrel("pull", code=13, env={"GITREL_LIMITS": "salvage_bytes=1000000"})
+        assert "1.0 MB came and are kept" in failed.message["next"]
+        assert sum(path.stat().st_size for path in (server.path / "run/salvage/pack").iterdir()) == 1_000_000
+        relay.arm(DOWN, None)
+        server.gitrel("pull")
+        assert 0.6 * BUILD < relay.counts[DOWN] < 0.8 * BUILD
+    same_as_in_peace(server, dev, host)
+
+
+def test_what_was_kept_is_damaged(shop: Shops, host: Hosts, servers: Servers) -> None:
+    """It is found before it is used, thrown away, and in nobody's way."""
+    dev = shop(1)
+    big_release(dev, 1)
+    serve(dev, servers, "damaged")
+    with cutter(servers.ports["git"]) as relay:
+        server = host(through(servers, relay, "git", "damaged"), dev.pin, env=client_env(servers))
+        for _ in range(2):
+            relay.arm(DOWN, BUILD // 3)
+            server.gitrel("pull", code=13)
+        relay.arm(DOWN, None)
+        (pack,) = (server.path / "run/salvage/pack").glob("*.pack")
+        pack.chmod(0o644)
+        raw = bytearray(pack.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        pack.write_bytes(raw)
+        assert "of which" not in server.gitrel("pull").err
+    same_as_in_peace(server, dev, host)
