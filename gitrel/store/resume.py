@@ -136,8 +136,9 @@ class Resumption:
             except (FormatError, ValueError):  # who checks the release says what is wrong with it
                 found.lost = True
                 continue
-            if kind == "tag":
-                wanted.add(below[0][0])
+            if kind == "tag":  # what it approves may be here, and its files gone long ago
+                below = [(target, mode) for target, mode in below if target not in self._quarantine]
+                wanted.update(target for target, _ in below)
             if oid not in self._quarantine:
                 found.here.add(oid)
                 if kind == "commit":
