@@ -98,8 +98,10 @@ def _wants(message: Mapping[str, Any]) -> list[ObjectId]:
 
 
 def _absent(repo: Repository, done: Ingested) -> list[ObjectId]:
-    """The commits whose parents are nowhere."""
-    return [oid for oid, parents in done.parents.items() if any(parent not in repo for parent in parents)]
+    """The commits that are here and whose parents are not."""
+    return [
+        oid for oid, parents in done.parents.items() if oid in repo and any(parent not in repo for parent in parents)
+    ]
 
 
 def _report(objects: int, meter: Meter, shallow: Sequence[ObjectId]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ class Cutter:
     """`counts` are the bytes relayed since the last `arm`, to the server and back. Where one of them reaches its limit,
     that connection ends, and the next ones are left alone; on a link that is `bad` the count begins anew, and on one
     that `hangs` it does not end, but nothing comes any more until `free` is set. `total` is all that ever came back.
+    `pause` are the seconds after each kilobyte of that.
     """
 
     port: int
@@ -26,6 +28,7 @@ class Cutter:
     bad: bool = False
     hangs: bool = False
     free: threading.Event = field(default_factory=threading.Event)
+    pause: float = 0.0
     cut: int = 0
     total: int = 0
     threads: list[threading.Thread] = field(default_factory=list)
@@ -73,7 +76,9 @@ class Cutter:
 
     def _pass(self, way: int, writer: socket.socket, data: bytes) -> None:
         self.counts[way] += len(data)
-        self.total += len(data) if way == DOWN else 0
+        if way == DOWN:
+            self.total += len(data)
+            time.sleep(self.pause)
         writer.sendall(data)
 
 

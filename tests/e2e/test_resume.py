@@ -29,6 +29,7 @@ Shops = Callable[[int], Shop]
 FILES, SIZE = 150, 20_000  # of noise, which nothing compresses
 BUILD = FILES * SIZE
 EVERY = 700_000  # bytes until the link breaks
+SLOW = 0.001  # seconds for a kilobyte: ssh takes what it has in its buffers with it, up to 2 MB where it waits for us
 
 
 def big_release(dev: Shop, seed: int, files: int = FILES) -> None:
@@ -120,11 +121,11 @@ def test_a_link_that_breaks_all_the_time(
     with cutter(servers.ports[transport]) as relay:
         server = host(through(servers, relay, transport, name), dev.pin, env=client_env(servers))
         relay.arm(DOWN, EVERY, bad=True)
-        relay.total = 0
+        relay.total, relay.pause = 0, SLOW if transport == "ssh" else 0.0
         said = pull_until_done(server)
         attempts = len(said)
         assert attempts >= BUILD // EVERY
-        assert relay.total < 1.6 * BUILD  # over ssh, some that was on its way is lost with each break
+        assert relay.total < (2 if transport == "ssh" else 1.3) * BUILD
         assert relay.total < 0.4 * attempts * BUILD
     assert all("came and are kept: the next pull goes on from there" in done.message["next"] for done in said[:-1])
     assert all(re.search(r"fetching v2, of which [0-9.]+ [KM]B came before", done.err) for done in said[1:])
@@ -147,11 +148,12 @@ def test_a_server_that_speaks_version_0(shop: Shops, host: Hosts, servers: Serve
         url = through(servers, relay, "ssh", name)
         server = host(url, dev.pin, env={**env, "GIT_SSH_COMMAND": str(wrapper)})
         relay.arm(DOWN, BUILD // 2)
+        relay.pause = SLOW
         assert server.gitrel("pull", code=13).message["next"].endswith("goes on from there")
         relay.arm(DOWN, None)
         done = server.gitrel("pull")
         assert ("all again" in done.err) is not able
-        assert (relay.counts[DOWN] < 0.7 * BUILD) is able
+        assert (relay.counts[DOWN] < 0.9 * BUILD) is able
     same_as_in_peace(server, dev, host)
 
 
