@@ -20,6 +20,7 @@ from apps import Host, Shop, farm, host, shop
 from cutter import DOWN, Cutter, cutter
 from room import Done, files_of, refs_of, run
 from servers import Servers, servers
+from test_server_crash import copied, killed, points, rubbish
 
 __all__ = ["farm", "host", "servers", "shop"]  # fixtures
 
@@ -300,3 +301,24 @@ def test_what_was_kept_is_damaged(shop: Shops, host: Hosts, servers: Servers) ->
         pack.write_bytes(raw)
         assert "of which" not in server.gitrel("pull").err
     same_as_in_peace(server, dev, host)
+
+
+def test_going_on_killed_anywhere(shop: Shops, host: Hosts) -> None:
+    """At a system call of the puller's that changes something: the next pull finishes, and nothing is left over."""
+    dev = shop(1)
+    big_release(dev, 1, files=20)
+    server = host(dev.url, dev.pin)
+    argv = ["git", "-C", dev.url, "pack-objects", "-q", "--stdout", "--revs"]
+    sent = subprocess.run(argv, input=b"refs/releases/v2\n", capture_output=True, check=True, env=dev.desk.env).stdout
+    (server.path / "run/salvage/pack").mkdir(parents=True)
+    (server.path / "run/salvage/pack/incoming-1.tmp").write_bytes(sent[: len(sent) * 2 // 3])
+    tried = points(copied(server, "counted"), 5, "pull")
+    assert len(tried) > 3
+    for call, number in tried:
+        home = copied(server, f"home-{call}-{number}")
+        killed(home, call, number, "pull")
+        assert home.gitrel("pull").out.startswith("v2"), (call, number)
+        assert rubbish(home) == [], (call, number)
+        assert not (home.path / "run/salvage").exists()
+        fsck(home)
+        shutil.rmtree(home.path)
