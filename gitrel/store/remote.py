@@ -236,6 +236,8 @@ class Remote:
             if kept := salvage.trim():
                 came = f"{size(kept)} came and are kept: the next pull goes on from there"
                 error.hint = f"{error.hint}; {came}" if error.hint else came
+            else:
+                salvage.clear()
             raise
         quarantine.shallow |= {ObjectId(oid) for oid in done["shallow"]}
         return Fetched(objects=done["objects"], wire_bytes=done["bytes"], filtered=False, anew=done["anew"])
