@@ -5,10 +5,9 @@ the home as it was. First the trust ledger, then the records of all new releases
 release: the newest whose records are good.
 
 What came of files when their fetch broke is kept, and a later pull, of any source, goes on from there
-(`gitrel.store.salvage`); it is no part of the home until the release that it belongs to is.
-
-A quarantine is taken into the home whole or not at all. So one that turns out to hold a refused release which
-no good one is built on is thrown away, and the pull starts again as if the remote did not have that release.
+(`gitrel.store.salvage`). A quarantine is taken into the home whole or not at all. So one that turns out to hold a
+refused release which no good one is built on is thrown away, and the pull starts again as if the remote did not have
+that release.
 """
 
 from __future__ import annotations
@@ -370,9 +369,8 @@ class _Pull:
         def begin(before: int) -> None:
             self._progress(f"fetching {what}" + (f", of which {size(before)} came before" if before else ""))
 
-        folder = self._home.salvage
-        done = self._remote.fetch_files(self._quarantine, folder, wants, haves=haves, sure=sure, begin=begin)
-        if done.anew:
+        at = self._quarantine, self._home.salvage
+        if self._remote.fetch_files(*at, wants, haves=haves, sure=sure, begin=begin).anew:
             self._progress(f"note: the remote could not send the rest of {what} alone, so it sent all again")
 
     def _complete(self) -> list[ObjectId]:
