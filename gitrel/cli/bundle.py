@@ -13,8 +13,8 @@ from pathlib import Path
 from gitrel.cli.console import Console
 from gitrel.cli.developer import open_developer
 from gitrel.cli.naming import named_entry, read_ledger
-from gitrel.cli.pulling import size
 from gitrel.errors import UsageError
+from gitrel.format.text import size
 from gitrel.ids import HEARTBEAT, TRUST, Entry, ObjectId
 from gitrel.release.cut import Standing
 from gitrel.release.witness import heartbeats_between

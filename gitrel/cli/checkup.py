@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gitrel.cli.console import Console
-from gitrel.cli.pulling import size
 from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, NotFound, RemoteError
+from gitrel.format.text import size
 from gitrel.ids import ObjectFormat
 from gitrel.store.location import GitConfig, is_true
 from gitrel.store.remote import Remote

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gitrel.cli.console import Console
-from gitrel.cli.pulling import pull_once, size, switch_to
+from gitrel.cli.pulling import pull_once, switch_to
 from gitrel.cli.running import parse_scale
 from gitrel.cli.server import open_home, open_sources, tell_supervisor
 from gitrel.dataclass import replace
 from gitrel.errors import FormatError, NotFound, UsageError
 from gitrel.format.manifest import RELEASE_PHASE, RunSpec
 from gitrel.format.procfile import PROCFILE
+from gitrel.format.text import size
 from gitrel.ids import Entry, Ledger
 from gitrel.run import files, report
 from gitrel.run.home import Home

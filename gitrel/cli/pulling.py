@@ -12,6 +12,7 @@ from gitrel.cli.server import absolute, open_home, open_remote, open_sources, te
 from gitrel.cli.staleness import say_staleness
 from gitrel.dataclass import replace
 from gitrel.errors import ExitCode, GitrelError, LocalStateError, Locked, NotFound, Refused
+from gitrel.format.text import size
 from gitrel.ids import Entry
 from gitrel.run.files import is_due, prune
 from gitrel.run.home import Home
@@ -121,15 +122,6 @@ def _make_room(console: Console, home: Home, keep: int) -> GitrelError | None:
     except GitrelError as error:
         return error
     return None
-
-
-def size(number: int) -> str:
-    """`12 KB`, `3.4 MB`, `1.2 GB`."""
-    value, unit = number / 1000, "KB"
-    for larger in ("MB", "GB", "TB"):
-        if value >= 1000:
-            value, unit = value / 1000, larger
-    return f"{value:.1f} {unit}" if value < 10 and unit != "KB" else f"{value:.0f} {unit}"
 
 
 def pull_once(

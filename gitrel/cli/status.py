@@ -12,11 +12,11 @@ from typing import Any
 import typer
 
 from gitrel.cli.console import Console
-from gitrel.cli.pulling import size
 from gitrel.cli.server import open_home, open_sources
 from gitrel.cli.staleness import staleness
 from gitrel.dataclass import dataclass
 from gitrel.errors import ExitCode, NotFound, Refused
+from gitrel.format.text import size
 from gitrel.ids import Entry
 from gitrel.run import report
 from gitrel.run.home import Home

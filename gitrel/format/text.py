@@ -1,4 +1,4 @@
-"""Text as records hold it: UTF-8 without control characters."""
+"""Text as records hold it: UTF-8 without control characters. And sizes as people read them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,12 @@ def check_text(text: str, what: str) -> None:
     for at, char in enumerate(text):
         if char != "\n" and unicodedata.category(char) in ("Cc", "Cs"):
             raise FormatError(f"{what} has a control character", why=f"{char!r} at {at}")
+
+
+def size(number: int) -> str:
+    """`12 KB`, `3.4 MB`, `1.2 GB`."""
+    value, unit = number / 1000, "KB"
+    for larger in ("MB", "GB", "TB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 10 and unit != "KB" else f"{value:.0f} {unit}"

@@ -5,7 +5,7 @@ are proven with them. What goes is files: checkouts, and objects that only old r
 `state.json` names is whole at every moment, and what is left after `kill -9` goes the next time:
 
     links of releases, checkouts, logs          frees space, needs none
-    objects, in one pack (gitrel.store.repack)
+    objects, in one pack (gitrel.store.repack), and what came of fetches that broke
     what the state says about older releases
 
 Which objects are needed is found by reading all records. So between two looks of that kind it is only estimated, in
@@ -105,6 +105,7 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
     """
     from gitrel.run.report import in_use
     from gitrel.store.repack import measure  # not at every start of a process
+    from gitrel.store.salvage import clear, weigh
 
     with home.lock("pull", patience=patience), home.repository() as repo, contextlib.closing(Leases(home)) as leases:
         if leases.fd < 0:
@@ -131,6 +132,10 @@ def prune(home: Home, keep: int, *, dry_run: bool = False, thrifty: bool = False
             freed = _repack(home, repo, ours, thrifty=thrifty, dry_run=dry_run)
         if not dry_run:
             _forget(home, oldest)
+        if not thrifty:  # else a pull may be about to go on with it
+            freed += weigh(home.salvage)
+            if not dry_run:
+                clear(home.salvage)
         return Pruned(
             kept=tuple(sorted(kept)),
             dropped=tuple(entry for entry in checked_out if entry not in kept),

@@ -6,7 +6,7 @@
     current                  link to releases/vN
     state.json               the pin, the highest release seen, what to run
     identity.age             what secrets are read with, where no SSH key serves
-    run/                     locks, status, quarantine, the processes' HOME
+    run/                     locks, status, quarantine, salvage, the processes' HOME
 
 Invariant: what `state.json` names is complete on disk. So the order is objects, refs, checkout, state, links;
 the highest release seen is durable before `current` moves. While a home is being made it has a file `.joining`,
@@ -190,6 +190,11 @@ class Home:
     @property
     def run(self) -> Path:
         return self.path / "run"
+
+    @property
+    def salvage(self) -> Path:
+        """What came of fetches that broke (`gitrel.store.salvage`)."""
+        return self.run / "salvage"
 
     @property
     def builds(self) -> Path:

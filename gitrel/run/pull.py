@@ -4,8 +4,10 @@ What comes from the remote stays in a quarantine until it is verified; a pull th
 the home as it was. First the trust ledger, then the records of all new releases, then the files of one
 release: the newest whose records are good.
 
-A quarantine is taken into the home whole or not at all. So one that turns out to hold a refused release which
-no good one is built on is thrown away, and the pull starts again as if the remote did not have that release.
+What came of files when their fetch broke is kept, and a later pull, of any source, goes on from there
+(`gitrel.store.salvage`). A quarantine is taken into the home whole or not at all. So one that turns out to hold a
+refused release which no good one is built on is thrown away, and the pull starts again as if the remote did not have
+that release.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from gitrel.dataclass import dataclass, replace
-from gitrel.errors import NotFound, Refused, RemoteError
+from gitrel.errors import GitrelError, NotFound, Refused, RemoteError
 from gitrel.format.refs import RefMap, view
+from gitrel.format.text import size
 from gitrel.ids import TRUST, BuildRef, Entry, Ledger, ObjectId, RecordId, Sha256
 from gitrel.run.files import has_files
 from gitrel.run.freshness import held_back
@@ -28,8 +31,10 @@ from gitrel.run.watch import APPROVALS, approvals_in
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import FilterUnsupported, Remote
 from gitrel.store.repository import Repository
+from gitrel.store.salvage import clear
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
+from gitrel.trust.content import VerifiedRelease
 from gitrel.trust.history import links
 from gitrel.trust.ledger import ChainedRelease, Verdict
 from gitrel.trust.walk import entries, load_trust, walk_releases
@@ -227,10 +232,10 @@ class _Pull:
         """For a remote that cannot leave files out: what the chain needs, each release one commit deep."""
         new = self._new()
         if self._state.seen is not None or not new:
-            self._fetch_whole(list(new.values()))
+            self._fetch_whole(new)
             return self._finish(trust, self._take_newest(trust))
         entry = max(new)  # a first meeting: what is not fetched cannot be judged
-        self._fetch_whole([new[entry]])
+        self._fetch_whole({entry: new[entry]})
         return self._finish(trust, self._take_newest(trust, only=entry), shallow=entry > 1)
 
     def _take_newest(self, trust: TrustChain, only: Entry | None = None) -> Entry | None:
@@ -281,7 +286,7 @@ class _Pull:
         try:
             self._fetch_records()
         except FilterUnsupported:
-            self._fetch_whole(list(self._new().values()))
+            self._fetch_whole(self._new())
         return any(verdict.ref == name and verdict.release is not None for verdict in self._verdicts(trust))
 
     def _finish(self, trust: TrustChain, taken: Entry | None, *, shallow: bool = False) -> Pulled:
@@ -314,8 +319,9 @@ class _Pull:
     def check_out(self, release: ChainedRelease) -> None:
         """The files of a release whose records are in the home."""
         self._fetch_files(release)
-        prepared = prepare(self._home, self._quarantine.repository, release, starting=False)
+        prepared = self._prepare(release)
         self._quarantine.adopt()
+        clear(self._home.salvage)
         self._home.point(self._home.releases / str(release.entry), f"../builds/{prepared.build.oid}")
 
     def _new(self) -> dict[Entry, ObjectId]:
@@ -335,10 +341,11 @@ class _Pull:
             shallow = haves if self._repo.refs.get(str(self._ledger[Entry(1)])) is None else []
             self._remote.fetch(self._quarantine, wants, haves=haves, shallow=shallow, filter_spec="tree:0")
 
-    def _fetch_whole(self, releases: list[ObjectId]) -> None:
+    def _fetch_whole(self, new: Mapping[Entry, ObjectId]) -> None:
         """Release commits with their files, then the build and config records that they cite."""
-        haves = [self._state.seen.id.oid] if self._state.seen else []
-        self._fetch_shallow(self._missing([*releases, *(oid for _, oid in approvals_in(self._theirs))]), haves)
+        haves, releases = [self._state.seen.id.oid] if self._state.seen else [], list(new.values())
+        if wants := self._missing([*releases, *(oid for _, oid in approvals_in(self._theirs))]):
+            self._fetch_keeping(wants, haves, ", ".join(map(str, new)) or "approvals", sure=False)
         parts = {part for oid in releases for part in links(self._quarantine.repository, oid).parts}
         self._fetch_shallow(self._missing(parts), releases)
 
@@ -350,21 +357,38 @@ class _Pull:
         self._fetch_files(release)
         self._progress(f"checking out {release.entry}")
         try:
-            verified = prepare(self._home, self._quarantine.repository, release, starting=False)
+            verified = self._prepare(release)
         except Refused as refusal:
             raise _NotThese({release.entry: Refusal.of(refusal)}, {release.entry: release.id}) from None
         self._adopt(trust, [each.release for each in verdicts if each.release and each.entry <= release.entry])
+        clear(self._home.salvage)
         entry = release.entry
         self._home.point(self._home.releases / str(entry), f"../builds/{verified.build.oid}")
         self._home.change_state(lambda state: replace(state, seen=release.anchor, ready=entry))
+
+    def _prepare(self, release: ChainedRelease) -> VerifiedRelease:
+        """Check the release's files out. What cannot be checked out is not kept for another time."""
+        try:
+            return prepare(self._home, self._quarantine.repository, release, starting=False)
+        except GitrelError:
+            clear(self._home.salvage)
+            raise
 
     def _fetch_files(self, release: ChainedRelease) -> None:
         wants = [release.id.oid, release.build.id.oid, *([release.config.id.oid] if release.config else [])]
         if all(has_files(self._quarantine.repository, oid) for oid in wants):
             return
-        self._progress(f"fetching {release.entry}")
-        haves = self._complete()
-        self._remote.fetch(self._quarantine, wants, haves=haves, shallow=haves, depth=1)
+        self._fetch_keeping(wants, self._complete(), str(release.entry), sure=True)
+
+    def _fetch_keeping(self, wants: list[ObjectId], haves: list[ObjectId], what: str, *, sure: bool) -> None:
+        """Releases with their files; `sure`: their records were verified."""
+
+        def begin(before: int) -> None:
+            self._progress(f"fetching {what}" + (f", of which {size(before)} came before" if before else ""))
+
+        at = self._quarantine, self._home.salvage
+        if self._remote.fetch_files(*at, wants, haves=haves, sure=sure, begin=begin).anew:
+            self._progress(f"note: the remote could not send the rest of {what} alone, so it sent all again")
 
     def _complete(self) -> list[ObjectId]:
         """The newest releases whose files are here, of the last few."""

@@ -34,6 +34,7 @@ from gitrel.run.watch import FULL_LOOK, Watch, awaiting, digest
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
+from gitrel.store.salvage import clear
 from gitrel.trust.walk import entries
 
 PATIENCE = 60  # seconds for the list of one source's refs, where there are others
@@ -178,6 +179,7 @@ class _Look:
             approvals = state.watch.approvals if state.watch else set()
             self._judged.odd = {url: sight.odd for url, sight in state.sights.items() if sight.odd is not None}
             self._judged.behind = {url for url, sight in state.sights.items() if not sight.refused}
+        broken = any(isinstance(error, RemoteError) for error in self._judged.errors)  # it is asked again some time
         watch = self._watch(listed, approvals)
         configs = [entries(refs, self._configs) for url, refs in listed.items() if url not in self._judged.odd]
         configured = max((entry for each in configs for entry in each), default=None)
@@ -191,7 +193,7 @@ class _Look:
                 return replace(found, judged=None, watch=None)
             return replace(
                 found,
-                judged=judged,
+                judged=None if broken else judged,
                 contact=now,
                 trouble=None,
                 watch=watch,
@@ -201,6 +203,8 @@ class _Look:
             )
 
         self._home.change_state(change)
+        if not (self._aside or self._away or broken):
+            clear(self._home.salvage)  # nothing is left that anybody has to go on with
         return replace(pulled, forks=forks, heard=heard, mute=mute)
 
     def _digest(self, listed: Mapping[str, RefMap], state: State) -> str:

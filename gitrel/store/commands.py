@@ -1,10 +1,11 @@
-"""What the transfer child does: list, fetch, push, and what a bundle needs. Arguments and results are JSON; errors are
-raised."""
+"""What the transfer child does: list, fetch, go on with a fetch that broke, push, and what a bundle needs. Arguments
+and results are JSON; errors are raised."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,13 +14,14 @@ from gitrel.ids import ObjectId, names_record
 from gitrel.store import bundle
 from gitrel.store.connect import open_line
 from gitrel.store.conversation import fetch_pack, list_refs, read_advertisement, told
-from gitrel.store.ingest import PackReceiver
+from gitrel.store.ingest import Ingested, PackReceiver
 from gitrel.store.limits import Limits
 from gitrel.store.location import GitConfig, Location
 from gitrel.store.outgoing import HAVE_PREFIXES, objects_to_send, write_pack
 from gitrel.store.pushing import Rejected, send_refs
 from gitrel.store.records import misnamed
 from gitrel.store.repository import Repository
+from gitrel.store.resume import Bring, Resumption
 from gitrel.store.wire import Line, Meter
 
 Sink = Callable[[bytes], None]
@@ -36,28 +38,75 @@ def run(message: Mapping[str, Any], env: Mapping[str, str], limits: Limits, *, i
         case "list":
             return list_refs(line, message["prefixes"])
         case "fetch":
-            return _fetch(line, message)
+            return _fetch(partial(_by_line, line, message), line.meter, message)
+        case "salvage":
+            return _salvage(message, limits)
+        case "resume":
+            return _resume(line, message)
         case "offers":
             return _offers(line, message["service"])
         case _:
             return _push(line, message)
 
 
-def _fetch(line: Line, message: Mapping[str, Any]) -> dict[str, Any]:
+def _fetch(bring: Callable[[Repository], Bring], meter: Meter, message: Mapping[str, Any]) -> dict[str, Any]:
+    with Repository.open(Path(message["quarantine"])) as quarantine:
+        done = bring(quarantine)(_wants(message), depth=message["depth"], filter_spec=message["filter"])
+        if done.pack is not None and message["filter"] is not None:
+            (quarantine.objects / "pack" / f"{done.pack}.promisor").touch()
+        return _report(done.objects, meter, _absent(quarantine, done))
 
-    def receive(quarantine: Repository, sink: Sink, wants: Sequence[ObjectId]) -> None:
-        fetch_pack(
-            line,
-            sink,
-            quarantine.format,
-            wants,
-            haves=[ObjectId(text) for text in message["haves"]],
-            shallow=[ObjectId(text) for text in message["shallow"]],
-            depth=message["depth"],
-            filter_spec=message["filter"],
-        )
 
-    return _into_quarantine(receive, line.where, line.meter, message)
+def _by_line(line: Line, message: Mapping[str, Any], repo: Repository) -> Bring:
+    """How things come from a remote, on top of what the message says that is here."""
+
+    def bring(wants: Sequence[ObjectId], *, depth: int | None, filter_spec: str | None = None) -> Ingested:
+        haves = [ObjectId(text) for text in message["haves"]]
+        shallow = [ObjectId(text) for text in message["shallow"]]
+
+        def receive(sink: Sink) -> None:
+            fetch_pack(
+                line, sink, repo.format, wants, haves=haves, shallow=shallow, depth=depth, filter_spec=filter_spec
+            )
+
+        return _take_in(receive, repo, line.where, line.meter, wants, depth)
+
+    return bring
+
+
+def _salvage(message: Mapping[str, Any], limits: Limits) -> int:
+    with Repository.open(Path(message["quarantine"])) as quarantine:
+        return _resumption(message, quarantine, limits).begin()
+
+
+def _resume(line: Line, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The rest, if `_salvage` found some of it; all of it, if that cannot be."""
+    with Repository.open(Path(message["quarantine"])) as quarantine:
+        at = _resumption(message, quarantine, line.meter.limits)
+        bring = _by_line(line, message, at.repo)
+        if message["resuming"] and (shallow := at.go_on(bring)) is not None:
+            return {**_report(at.brought, line.meter, shallow), "anew": False}
+        done = at.anew(bring)
+        return {**_report(at.brought, line.meter, _absent(quarantine, done)), "anew": message["resuming"]}
+
+
+def _resumption(message: Mapping[str, Any], quarantine: Repository, limits: Limits) -> Resumption:
+    return Resumption(Path(message["salvage"]), quarantine, limits, _wants(message), sure=message["sure"])
+
+
+def _wants(message: Mapping[str, Any]) -> list[ObjectId]:
+    return [ObjectId(text) for text in message["wants"]]
+
+
+def _absent(repo: Repository, done: Ingested) -> list[ObjectId]:
+    """The commits that are here and whose parents are not."""
+    return [
+        oid for oid, parents in done.parents.items() if oid in repo and any(parent not in repo for parent in parents)
+    ]
+
+
+def _report(objects: int, meter: Meter, shallow: Sequence[ObjectId]) -> dict[str, Any]:
+    return {"objects": objects, "bytes": meter.received, "shallow": sorted(shallow)}
 
 
 def _offers(line: Line, service: str) -> dict[str, Any]:
@@ -74,12 +123,18 @@ def _of_bundle(path: Path, message: Mapping[str, Any], limits: Limits) -> Any:
     """The same for a file: it is only read. A filter leaves all files out, whichever it is."""
     meter, where = Meter(limits), str(path)
 
-    def receive(quarantine: Repository, sink: Sink, wants: Sequence[ObjectId]) -> None:
-        bundle.feed(path, quarantine, sink, meter, wants, depth=message["depth"], files=message["filter"] is None)
+    def by_file(repo: Repository) -> Bring:
+        def bring(wants: Sequence[ObjectId], *, depth: int | None, filter_spec: str | None = None) -> Ingested:
+            def receive(sink: Sink) -> None:
+                bundle.feed(path, repo, sink, meter, wants, depth=depth, files=filter_spec is None)
+
+            return _take_in(receive, repo, where, meter, wants, depth)
+
+        return bring
 
     match message["do"]:
         case "fetch":
-            return _into_quarantine(receive, where, meter, message)
+            return _fetch(by_file, meter, message)
         case "push" | "offers":
             raise RemoteError("it is a bundle, which is only read", where=where, hint="`gitrel bundle` makes another")
     with _blamed(where):
@@ -87,31 +142,34 @@ def _of_bundle(path: Path, message: Mapping[str, Any], limits: Limits) -> Any:
     return dict(sorted(head.refs.items())) if message["do"] == "list" else head.needs
 
 
-def _into_quarantine(
-    receive: Callable[[Repository, Sink, Sequence[ObjectId]], None],
+def _take_in(
+    receive: Callable[[Sink], None],
+    repo: Repository,
     where: str,
     meter: Meter,
-    message: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Take a pack into the quarantine's folder, then hold it against what was asked for."""
-    wants = [ObjectId(text) for text in message["wants"]]
-    with Repository.open(Path(message["quarantine"])) as quarantine:
-        folder = quarantine.objects / "pack"
-        receiver = PackReceiver(folder, quarantine, meter.limits)
-        with _blamed(where):
-            receive(quarantine, receiver.write, wants)
-            done = receiver.finish()
-        if done.pack is not None and message["filter"] is not None:
-            (folder / f"{done.pack}.promisor").touch()
-        for want in wants:
-            if want not in quarantine:
-                raise RemoteError("the remote did not send what was asked for", where=where, why=str(want))
-        absent = [oid for oid, parents in done.parents.items() if any(at not in quarantine for at in parents)]
-        if absent and message["depth"] is None:
-            why = f"the parents of {absent[0]} are missing"
-            hint = "is it a shallow clone? use a complete repository"
-            raise RemoteError("the remote's history is incomplete", where=where, why=why, hint=hint)
-    return {"objects": done.objects, "bytes": meter.received, "shallow": sorted(absent)}
+    wants: Sequence[ObjectId],
+    depth: int | None,
+) -> Ingested:
+    """Take a pack into the repository's folder, then hold it against what was asked for.
+
+    A stream that breaks stays in there, but for one that brought nothing.
+    """
+    receiver = PackReceiver(repo.objects / "pack", repo, meter.limits)
+    with _blamed(where):
+        try:
+            receive(receiver.write)
+        finally:
+            if receiver.size == 0:
+                receiver.discard()
+        done = receiver.finish()
+    for want in wants:
+        if want not in repo:
+            raise RemoteError("the remote did not send what was asked for", where=where, why=str(want))
+    if depth is None and (absent := _absent(repo, done)):
+        why = f"the parents of {absent[0]} are missing"
+        hint = "is it a shallow clone? use a complete repository"
+        raise RemoteError("the remote's history is incomplete", where=where, why=why, hint=hint)
+    return done
 
 
 @contextmanager

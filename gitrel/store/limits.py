@@ -2,7 +2,8 @@
 
 Every figure is a ceiling for one command's transfers, enforced in the child process that talks to the remote
 (`gitrel.store.transfer`) before the cost arises: counts from headers, sizes before inflating, results before
-applying a delta. The last four are the kernel's and the parent's, for whatever the others did not foresee.
+applying a delta. The four before the last are the kernel's and the parent's, for whatever the others did not foresee;
+above the last one nothing fails, but less is kept.
 
 The variable `GITREL_LIMITS` sets them: `GITREL_LIMITS="wire_bytes=100000000 idle_seconds=20"` (docs/remotes.md).
 """
@@ -34,6 +35,7 @@ class Limits:
     wall_seconds: int = 3600  # one operation
     cpu_seconds: int = 1800  # the child, all operations
     memory_bytes: int = 2048 * _MIB  # the child's address space
+    salvage_bytes: int = 2048 * _MIB  # kept of a fetch that broke
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> Limits:

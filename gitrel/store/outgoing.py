@@ -83,7 +83,7 @@ def _new_commits(
         else:
             others[oid] = None
             if kind == "tag":
-                queue.append(_tagged(data))
+                queue.append(tagged(data))
     return list(commits), list(boundary), list(others)
 
 
@@ -142,5 +142,5 @@ def tree_of(commit: bytes) -> ObjectId:
     return ObjectId(commit[5 : commit.index(b"\n")].decode("ascii", "replace"))
 
 
-def _tagged(tag: bytes) -> ObjectId:
+def tagged(tag: bytes) -> ObjectId:
     return ObjectId(tag[7 : tag.index(b"\n")].decode("ascii", "replace"))

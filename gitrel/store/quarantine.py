@@ -62,9 +62,7 @@ class Quarantine:
             repository = Repository.init_bare(path / "repo.git", self._home.format)
             info = repository.objects / "info"
             make_folders(info)
-            (info / "alternates").write_text(
-                f"{_quoted(self._home.objects)}\n", encoding="utf-8", errors="surrogateescape"
-            )
+            (info / "alternates").write_bytes(alternates_line(self._home.objects))
             repository.close()
             self._repository = Repository.open(path / "repo.git")
         except OSError as error:
@@ -192,9 +190,12 @@ def mark_promisor(home: Repository) -> None:
         replace_file(path, path.read_bytes().removesuffix(b"\n") + b"\n" + section, path.stat().st_mode & 0o777)
 
 
-def _quoted(path: Path) -> str:
-    """A line of objects/info/alternates; one that could be misread is quoted in C's way (gitrepository-layout(5))."""
-    text = str(path)
+def alternates_line(objects: Path) -> bytes:
+    """The line of objects/info/alternates for an objects folder (gitrepository-layout(5)).
+
+    Raises `LocalStateError` for a name that could be misread.
+    """
+    text = str(objects)
     if text.startswith(('"', "#")) or "\n" in text:
         raise LocalStateError("cannot borrow objects from a folder of this name", where=text)
-    return text
+    return f"{text}\n".encode("utf-8", "surrogateescape")

@@ -9,18 +9,20 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from gitrel.dataclass import asdict, dataclass
-from gitrel.errors import Conflict, Refused, RemoteError, UsageError
+from gitrel.errors import Conflict, LocalStateError, Refused, RemoteError, UsageError
+from gitrel.format.text import size
 from gitrel.ids import ObjectFormat, ObjectId
 from gitrel.store.limits import FilterUnsupported, Limits
 from gitrel.store.location import GitConfig, Location, parse_location, proxied
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.repository import Repository
+from gitrel.store.salvage import Salvage
 from gitrel.store.transfer import Child
 
 __all__ = ["Fetched", "FilterUnsupported", "Limits", "Offer", "Remote"]
@@ -33,11 +35,13 @@ _LOCKED = re.compile(r"lock|File exists|already exists|atomic|failed to update r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What a fetch brought: objects in the pack, bytes from the wire, and whether the filter was applied."""
+    """What a fetch brought: objects in packs, bytes from the wire, and whether the filter was applied. `anew`: it could
+    have gone on from what was kept, and the server could not."""
 
     objects: int
     wire_bytes: int
     filtered: bool
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +191,56 @@ class Remote:
         )
         quarantine.shallow |= {ObjectId(oid) for oid in done["shallow"]}
         return Fetched(objects=done["objects"], wire_bytes=done["bytes"], filtered=filter_spec is not None)
+
+    def fetch_files(
+        self,
+        quarantine: Quarantine,
+        folder: Path,
+        wants: Sequence[ObjectId],
+        *,
+        haves: Sequence[ObjectId] = (),
+        sure: bool,
+        begin: Callable[[int], object] = lambda _: None,
+    ) -> Fetched:
+        """Bring commits `wants` with all their files, one commit deep, and go on where an earlier call broke.
+
+        What came of one that breaks is kept in `folder` (`gitrel.store.salvage`); it is for the caller to delete once
+        the home has what was wanted. `haves`: as for `fetch`, all of them shallow. `sure`: `wants` were verified, so
+        what they do not need may go. `begin` is told how many bytes came before. Raises `RemoteError`,
+        `LocalStateError`.
+        """
+        if self.partial:  # a file does not break
+            begin(0)
+            return self.fetch(quarantine, wants, haves=haves, shallow=haves, depth=1)
+        salvage = Salvage(folder, most=self._limits.salvage_bytes)
+        at: dict[str, Any] = {
+            "salvage": str(folder),
+            "quarantine": str(quarantine.repository.path),
+            "wants": list(dict.fromkeys(wants)),
+            "sure": sure,
+        }
+        salvage.open(quarantine.repository)
+        try:
+            before: int = self._ask(self._fetch, "salvage", **at)
+        except (RemoteError, LocalStateError):  # whatever is wrong with it must not keep the rest away
+            salvage.clear()
+            salvage.open(quarantine.repository)
+            before = 0
+        begin(before)
+        try:
+            done = self._ask(self._fetch, "resume", **at, haves=list(haves), shallow=sorted(haves), resuming=before > 0)
+        except LocalStateError:
+            salvage.clear()  # the disk is full, or something in there is damaged
+            raise
+        except RemoteError as error:
+            if kept := salvage.trim():
+                came = f"{size(kept)} came and are kept: the next pull goes on from there"
+                error.hint = f"{error.hint}; {came}" if error.hint else came
+            else:
+                salvage.clear()
+            raise
+        quarantine.shallow |= {ObjectId(oid) for oid in done["shallow"]}
+        return Fetched(objects=done["objects"], wire_bytes=done["bytes"], filtered=False, anew=done["anew"])
 
     def push(self, repo: Repository, refs: Mapping[str, ObjectId], *, also: Sequence[str] = ()) -> None:
         """Create refs on the remote, all or none; those that have this very value already are fine.

@@ -143,7 +143,7 @@ class Repack:
         """Write the new pack; delete everything else within `removing()`. Returns the bytes that are free now."""
         before = measure(self._repo.objects)[0]
         due = self.pieces > 1 or self.unneeded > 0
-        new = self._write() if due else None
+        new = self.write(self._repo) if due else None
         if new is not None:
             self._excuse(new)
         with removing():
@@ -153,9 +153,10 @@ class Repack:
                 raise disk_error(error, self._folder) from error
         return max(0, before - measure(self._repo.objects)[0])
 
-    def _write(self) -> Path | None:
+    def write(self, into: Repository) -> Path | None:
+        """A pack of what is kept; None if that is nothing."""
         reader = ObjectReader(self._repo)
-        with PackWriter(self._repo) as writer:
+        with PackWriter(into) as writer:
             done: set[ObjectId] = set()
             for source in self._sources:
                 copy = _Copy(self._repo, source, writer, reader, self._keep)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import random
-import select
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cutter import DOWN, UP, cutter
 from room import Done, Room, room
 from servers import Servers, Work, servers, work
 
@@ -31,63 +29,6 @@ Make = Callable[..., Work]
 
 CUTS = int(os.environ.get("GITREL_CUTS", "5"))
 RACERS = int(os.environ.get("GITREL_RACERS", "20"))
-UP, DOWN = 0, 1
-
-
-@dataclass
-class Cutter:
-    """A TCP relay. `counts` are the bytes relayed since the last `arm`, to the server and back; where one of them
-    reaches its limit, that connection ends, and the next ones are left alone.
-    """
-
-    port: int
-    server: socket.socket
-    counts: list[int] = field(default_factory=lambda: [0, 0])
-    limits: list[int | None] = field(default_factory=lambda: [None, None])
-    cut: int = 0
-    threads: list[threading.Thread] = field(default_factory=list)
-
-    def arm(self, way: int, limit: int | None) -> None:
-        self.counts = [0, 0]
-        self.limits = [None, None]
-        self.limits[way] = limit
-
-    def serve(self) -> None:
-        with suppress(OSError):  # closed: the end
-            while True:
-                near, _ = self.server.accept()
-                self.threads.append(threading.Thread(target=self._relay, args=(near,)))
-                self.threads[-1].start()
-
-    def _relay(self, near: socket.socket) -> None:
-        with suppress(OSError), near, socket.create_connection(("127.0.0.1", self.port)) as far:
-            ways = {near: (UP, far), far: (DOWN, near)}
-            while ways:
-                for reader in select.select([*ways], [], [])[0]:
-                    way, writer = ways[reader]
-                    data, limit = reader.recv(1000), self.limits[way]
-                    if limit is not None and self.counts[way] + len(data) >= limit:
-                        writer.sendall(data[: limit - self.counts[way]])
-                        self.limits = [None, None]
-                        self.cut += 1
-                        return
-                    self.counts[way] += len(data)
-                    writer.sendall(data)
-                    if not data:
-                        del ways[reader]
-                        writer.shutdown(socket.SHUT_WR)
-
-
-@contextmanager
-def cutter(port: int) -> Iterator[Cutter]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        made = Cutter(port, server)
-        made.threads.append(threading.Thread(target=made.serve))
-        made.threads[0].start()
-        yield made
-        server.shutdown(socket.SHUT_RDWR)
-        for thread in made.threads:
-            thread.join(60)
 
 
 def places(total: int) -> list[int]:
@@ -104,7 +45,7 @@ def test_a_push_that_is_cut_anywhere(servers: Servers, work: Make, transport: st
     bare = servers.create(name)
     noise = random.Random(1)
     with cutter(servers.ports[transport]) as relay:
-        url = servers.url(transport, name).replace(str(servers.ports[transport]), str(relay.server.getsockname()[1]))
+        url = servers.url(transport, name).replace(str(servers.ports[transport]), str(relay.near))
         with at.remote(url, Limits(connect_seconds=20, idle_seconds=20)) as remote:
 
             def refs(number: int) -> dict[str, ObjectId]:

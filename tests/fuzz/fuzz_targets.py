@@ -33,6 +33,7 @@ from gitrel.store.delta import apply_delta
 from gitrel.store.ingest import PackReceiver
 from gitrel.store.limits import Limits
 from gitrel.store.packfile import entry_header
+from gitrel.store.packs import Pack
 from gitrel.store.repository import Repository
 
 Target = Callable[[bytes], bool]
@@ -160,13 +161,28 @@ def pack(raw: bytes) -> bool:
             os.close(fd)
             path.unlink(missing_ok=True)
             continue
-        if done.pack is None:
-            os.close(fd)
         for suffix in (".pack", ".idx"):
             (_folder() / f"{done.pack}{suffix}").unlink(missing_ok=True)
         assert list(_folder().iterdir()) == []
         accepted = True
     return accepted
+
+
+def stream(raw: bytes) -> bool:
+    """A fetch that broke, or never was one: something may come of it, an error never, and each object is what its id
+    says."""
+    path = _folder() / "incoming-0.tmp"
+    path.write_bytes(raw)
+    done = PackReceiver(_folder(), _home(), _LIMITS, stream=path).salvage()
+    if done.pack is not None:
+        made = Pack(_folder() / f"{done.pack}.pack", SHA1)
+        for oid, offset in made.entries():
+            assert SHA1.object_id(*made.read(offset)).raw == oid
+        made.close()
+        for suffix in (".pack", ".idx"):
+            (_folder() / f"{done.pack}{suffix}").unlink()
+    assert list(_folder().iterdir()) == []
+    return done.objects > 0
 
 
 def _accepts(read: Callable[[], object]) -> bool:
@@ -218,6 +234,7 @@ TARGETS: dict[str, Target] = {
     "ref": ref,
     "delta": delta,
     "pack": pack,
+    "stream": stream,
 }
 
 
@@ -336,4 +353,5 @@ SEEDS: dict[str, list[bytes]] = {
             b"refs/approvals/" + b"0a" * 20 + b"/" + b"0b" * 32],
     "delta": [b"a base to copy from, of 32 bytes" + b"\x20\x23\x90\x08\x1b" + b"m" * 27],
     "pack": [_pack()],
+    "stream": [_pack()[:-30]],
 }  # fmt: skip

@@ -44,6 +44,7 @@ REACHED = {
     "wall_seconds": (_CHILD, "test_everything_ends_at_the_wall_limit"),
     "cpu_seconds": (_CHILD, "test_cpu_time_ends_at_its_limit"),
     "memory_bytes": (_CHILD, "test_memory_ends_at_its_limit"),
+    "salvage_bytes": ("test_store_salvage.py", "test_salvage_bytes_bound_it"),
 }
 
 
