@@ -3,7 +3,8 @@
     <id of the build record> SP <id of the source commit, or `-` of what is no build record> LF
 
 Each line was read from the bytes that the record's id names, so it never grows old, and who finds a build here verifies
-it. Records that came since are read and added; a file that is gone or torn is made again, at 0.1 ms for each build.
+it. Records that came since are read, at 0.1 ms each, and added when they are `MANY`; so a repository with fewer builds
+has no such file. One that is gone or torn is made again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gitrel.ids import BuildRef, ObjectId
 from gitrel.store.durable import make_folders, replace_file
 from gitrel.store.repository import Repository
 
+MANY = 100  # records
 _LINE = re.compile(rb"^([0-9a-f]{40,64}) ([0-9a-f]{40,64}|-)\n", re.MULTILINE)
 
 
@@ -33,7 +35,7 @@ def builds_of(repo: Repository, source: ObjectId) -> dict[str, ObjectId]:
     there = repo.refs.lines("refs/builds/").values()
     new = _read(repo, (oid for oid in there if oid not in indexed))
     indexed |= new
-    if any(new.values()):
+    if len(new) >= MANY:
         with contextlib.suppress(LocalStateError):  # a folder that is full or read-only costs time, and no more
             make_folders(path.parent)
             replace_file(path, b"".join(b"%s %s\n" % line for line in indexed.items() if line[1]))
