@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 _DOUBLE_QUOTED = re.compile(r'[^=]*=[^\S\r\n]*"((?:\\.|[^"\\])*)"', re.DOTALL)
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 # How a shell's quoting writes a quote: 'it'\''s', or 'it'"'"'s'; between such quotes a backslash is a backslash
-_SHELL_WORD = re.compile(r"""\s*(?:export\s+)?([^=\s]+)=('[^']*'(?:(?:\\'|"'")'[^']*')+)\s*""")
+_SHELL_WORD = re.compile(r"""\s*(?:export\s+)?([^=\s]+)=('[^']*'(?:(?:\\'|"'")'[^']*')+)[^\S\r\n]*(?:\r\n|\n|\r|\Z)""")
 _SHELL_QUOTE = re.compile(r"""'(?:\\'|"'")'""")
 # As python-dotenv has them, and what a shell needs escaped within double quotes, which heroku's CLI therefore does
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {c: c for c in "\\'\"$`!"}
@@ -37,28 +38,36 @@ def parse_dotenv(raw: bytes, where: str) -> dict[str, bytes]:
         line = raw.count(b"\n", 0, error.start) + 1
         raise FormatError("not UTF-8", where=f"{where}:{line}") from None
     found: dict[str, bytes] = {}
-    for binding in parse_stream(io.StringIO(text, newline="")):
-        blank = len(binding.original.string) - len(binding.original.string.lstrip())
-        line = binding.original.line + len(re.findall(r"\r\n|\n|\r", binding.original.string[:blank]))
+    at, line = 0, 1
+    bindings = parse_stream(io.StringIO(text, newline=""))
+    while (binding := next(bindings, None)) is not None:
+        source = binding.original.string
+        if word := _SHELL_WORD.match(text, at) if binding.error else None:
+            source = word[0]  # python-dotenv knows no such word, and may have ended its line within it
+            bindings = parse_stream(io.StringIO(text[word.end() :], newline=""))
         try:
-            _take(found, binding)
+            _take(found, binding, source, word)
         except FormatError as error:
-            error.where = f"{where}:{line}"
+            blank = source[: len(source) - len(source.lstrip())]
+            error.where = f"{where}:{line + _lines(blank)}"
             raise
+        at, line = at + len(source), line + _lines(source)
     return found
 
 
-def _take(found: dict[str, bytes], binding: Binding) -> None:
-    if binding.key is None and not binding.error:
-        return  # blank, or a comment
-    line, name, text = binding.original.string, binding.key, binding.value
-    if name is None or text is None:
-        word = _SHELL_WORD.fullmatch(line)
-        if word is None:
-            raise FormatError("not NAME=value", hint="quote a value that has quotes or spaces in it")
+def _lines(text: str) -> int:
+    return len(_LINE_END.findall(text))
+
+
+def _take(found: dict[str, bytes], binding: Binding, source: str, word: re.Match[str] | None) -> None:
+    if word is not None:
         name, text = word[1], _SHELL_QUOTE.sub("'", word[2])[1:-1]
+    elif binding.key is not None and binding.value is not None:
+        name, text = binding.key, _value(source, binding.value)
+    elif binding.key is not None or binding.error:
+        raise FormatError("not NAME=value", hint="quote a value that has quotes or spaces in it")
     else:
-        text = _value(line, text)
+        return  # blank, or a comment
     name = check_variable(name)
     value = text.encode("utf-8", "surrogateescape")
     check_value(name, value)

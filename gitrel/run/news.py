@@ -5,13 +5,17 @@ What was not asked for is taken as it is here: it was verified when it came.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gitrel.format.refs import Ahead, ListedRefs, RefMap, RefView
-from gitrel.ids import HEARTBEAT, TRUST, Ledger
+from gitrel.ids import HEARTBEAT, TRUST, Ledger, ObjectId
+from gitrel.run.life import Life
 from gitrel.run.state import State
-from gitrel.run.watch import APPROVALS
+from gitrel.run.watch import APPROVALS, digest
 from gitrel.store.ahead import list_ahead
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
+from gitrel.trust.walk import entries
 
 WHOLE = (TRUST.prefix, APPROVALS)
 """What is always listed whole: any of it may matter to the newest release."""
@@ -39,3 +43,14 @@ def judged_refs(repo: Repository, state: State, refs: RefMap, *, full: bool) -> 
     if full or state.seen is None:
         return ListedRefs(found)
     return Ahead(found, repo.refs.view(releases.prefix), {releases: state.seen.entry}, WHOLE)
+
+
+def judged_digest(listed: Mapping[str, RefMap], state: State, life: Life, *, several: bool) -> str:
+    """Of what verdicts depend on. Unless a home has several sources, that is no release before the highest seen."""
+    ledger = Ledger.releases(state.deploy)
+    first = state.seen.entry if state.seen is not None and not several else 1
+    refs: dict[str, ObjectId] = {}
+    for url, found in listed.items():
+        refs |= {f"{url} {name}": oid for name, oid in found.items() if name.startswith(WHOLE)}
+        refs |= {f"{url} {ledger[at]}": oid for at, oid in entries(found, ledger, first).items()}
+    return digest(refs, heard=life.heartbeat if life.hold else None)

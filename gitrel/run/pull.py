@@ -27,6 +27,7 @@ from gitrel.run.home import Home
 from gitrel.run.judge import accepted, judge_alone, judge_here
 from gitrel.run.prepare import prepare
 from gitrel.run.state import Refusal, State
+from gitrel.run.views import Fork
 from gitrel.run.watch import APPROVALS, approvals_in
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.remote import FilterUnsupported, Remote
@@ -43,26 +44,6 @@ Progress = Callable[[str], None]
 
 _HAVES = 3  # complete releases that are offered when files are fetched
 _LOOKED_AT = 100  # for those
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
-    """One name with two records: who shows which."""
-
-    ref: str
-    sides: tuple[tuple[str, ObjectId], ...]
-
-    def __str__(self) -> str:
-        return f"{self.ref}: " + ", ".join(f"{where} shows {oid}" for where, oid in self.sides)
-
-    def refusal(self) -> Refused:
-        return Refused(
-            "there are two records under one name: the ledger was forked",
-            check=Check.HIGHEST_SEEN,
-            where=self.ref,
-            why=", ".join(f"{where} shows {oid}" for where, oid in self.sides),
-            hint="keep both as evidence, and ask who can write there; `gitrel mirror --remove URL` leaves one out",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

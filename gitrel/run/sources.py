@@ -26,11 +26,11 @@ from gitrel.format.refs import RefMap, RefView
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
-from gitrel.run.news import WHOLE, ask_for_news, judged_refs
-from gitrel.run.pull import Fork, Progress, Pulled, bring, fetch_trust, judge, vouch
+from gitrel.run.news import WHOLE, ask_for_news, judged_digest, judged_refs
+from gitrel.run.pull import Progress, Pulled, bring, fetch_trust, judge, vouch
 from gitrel.run.state import Refusal, Sight, State
-from gitrel.run.views import disputed, refused_of_few, up_to
-from gitrel.run.watch import FULL_LOOK, Watch, awaiting, digest
+from gitrel.run.views import Fork, disputed, find_forks, refused_of_few, sides_of, up_to
+from gitrel.run.watch import FULL_LOOK, Watch, awaiting
 from gitrel.store.quarantine import remove_stale
 from gitrel.store.remote import Remote
 from gitrel.store.repository import Repository
@@ -38,7 +38,6 @@ from gitrel.store.salvage import clear
 from gitrel.trust.walk import entries
 
 PATIENCE = 60  # seconds for the list of one source's refs, where there are others
-_HERE = "this server"
 
 Remotes = Mapping[str, Remote]
 
@@ -166,12 +165,15 @@ class _Look:
     def _run(self, now: float, *, everyone: bool) -> Pulled:
         state, several = self._state, len(self._remotes) > 1
         listed = self._listed(everyone=everyone)
-        forks = self._forks(listed) if several or self._aside else ()
+        forks: tuple[Fork, ...] = ()
+        if several or self._aside:
+            views = {self._remotes[url].safe_url: refs for url, refs in listed.items()}
+            forks = find_forks(self._repo, views, (TRUST, self._ledger, self._configs))
         if forks and not several:
             raise forks[0].refusal()
         shown = {url: judged_refs(self._repo, self._state, refs, full=self.full) for url, refs in listed.items()}
         heard, mute = self._hear(listed, shown, now)
-        if self._anew or self._digest(listed, state) != state.judged:
+        if self._anew or judged_digest(listed, state, self._state.life, several=several) != state.judged:
             self._judge(shown, now)
             pulled, approvals = self._judged.together(), awaiting(self._judged.records)
         else:
@@ -185,7 +187,7 @@ class _Look:
         configured = max((entry for each in configs for entry in each), default=None)
         after = self._home.read_state()
         life = settle(self._repo, replace(after, ready=pulled.release), self._state.life, now)
-        judged = self._digest(listed, after)
+        judged = judged_digest(listed, after, self._state.life, several=several)
 
         def change(state: State) -> State:
             found = replace(state, ready=pulled.release, refused=pulled.refused, configured=configured, life=life)
@@ -206,15 +208,6 @@ class _Look:
         if not (self._aside or self._away or broken):
             clear(self._home.salvage)  # nothing is left that anybody has to go on with
         return replace(pulled, forks=forks, heard=heard, mute=mute)
-
-    def _digest(self, listed: Mapping[str, RefMap], state: State) -> str:
-        """Of what verdicts depend on. From a single source that is no release before the highest that was seen."""
-        first = state.seen.entry if state.seen is not None and len(self._remotes) == 1 else 1
-        refs: dict[str, ObjectId] = {}
-        for url, found in listed.items():
-            refs |= {f"{url} {name}": oid for name, oid in found.items() if name.startswith(WHOLE)}
-            refs |= {f"{url} {self._ledger[at]}": oid for at, oid in entries(found, self._ledger, first).items()}
-        return digest(refs, heard=self._state.life.heartbeat if self._state.life.hold else None)
 
     def _listed(self, *, everyone: bool) -> dict[str, RefMap]:
         """All that each source has of these ledgers, or of a single one what may be new.
@@ -278,20 +271,6 @@ class _Look:
         seen = self._state.seen
         newest = max(entries(refs, self._ledger), default="")
         return f"make another where the whole ledger is: `gitrel bundle {seen.entry if seen else ''}..{newest} -o FILE`"
-
-    def _forks(self, listed: Mapping[str, RefMap]) -> tuple[Fork, ...]:
-        """The first name of each ledger that has two records, here or at two sources."""
-        found = []
-        for ledger in (TRUST, self._ledger, self._configs):
-            views: dict[str, RefMap] = {_HERE: self._repo.refs.list(ledger.prefix)}
-            views |= {self._remotes[url].safe_url: refs for url, refs in listed.items()}
-            for entry in sorted({entry for refs in views.values() for entry in entries(refs, ledger)}):
-                name = str(ledger[entry])
-                sides = {refs[name]: where for where, refs in reversed(views.items()) if name in refs}
-                if len(sides) > 1:
-                    found.append(Fork(ref=name, sides=tuple((where, oid) for oid, where in reversed(sides.items()))))
-                    break
-        return tuple(found)
 
     def _hear(
         self, listed: Mapping[str, RefMap], shown: Mapping[str, RefView], now: float
@@ -358,10 +337,7 @@ class _Look:
         that has two records which do. What is left over differs only in what nobody can run."""
         for ledger in (TRUST, self._ledger):
             while (name := disputed(views, ledger)) is not None:
-                sides: dict[ObjectId, list[str]] = {}
-                for url, refs in views.items():
-                    if str(name) in refs:
-                        sides.setdefault(refs[str(name)], []).append(url)
+                sides = sides_of(views, str(name))
                 cut = {url: up_to(refs, ledger, name.entry) for url, refs in views.items()}
                 good = {
                     oid for oid, urls in sides.items() if any(self._vouches(url, cut[url], str(name)) for url in urls)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
-import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
 from gitrel.dataclass import dataclass
 from gitrel.errors import BuildFailed, FormatError
+from gitrel.format.names import odd_names
 from gitrel.format.tree import Mode, Node, TreeEntry, check_name, encode_tree, parse_tree
 from gitrel.ids import Kind, ObjectFormat, ObjectId
 from gitrel.store.descent import Descent, Folder, folder_at, open_folder
@@ -32,7 +31,6 @@ _AHEAD = 32 * _SHARE  # what was read and is not taken yet
 _STEP = 8192  # bytes; what one file counts beside its content, in a share and in memory
 _NOTES = 100
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$) *(?:[.:].*)?", re.I | re.S)
 _ANY = {fmt: ObjectId("0" * 2 * fmt.raw_length) for fmt in ObjectFormat}
 _SPECIAL = {
     stat.S_IFIFO: "FIFO",
@@ -232,7 +230,7 @@ class FolderReading:
             except FormatError as error:
                 raise BuildFailed(error.what, where=self._full(folder, name), why=error.why) from None
             kept.append(name)
-        self._said += _odd_names(prefix, [name.decode() for name in kept])
+        self._said += odd_names(prefix, [name.decode() for name in kept])
         return iter(kept)
 
     def _check_folder(self, folder: _Folder, name: bytes) -> None:
@@ -391,20 +389,3 @@ def _state(info: os.stat_result) -> _State:
 
 def _unreadable(error: OSError, where: str) -> BuildFailed:
     return BuildFailed("cannot read", where=where, why=error.strerror or str(error))
-
-
-def _odd_names(prefix: str, names: list[str]) -> list[str]:
-    """Names that are fine here and mean something else, or nothing, on another system."""
-    notes = []
-    same: dict[str, str] = {}
-    for name in names:
-        if "\\" in name:
-            notes.append(f"{prefix}{name}: a backslash separates folders on Windows")
-        if name[1:2] == ":":
-            notes.append(f"{prefix}{name}: begins like a drive of Windows")
-        if _DEVICE.fullmatch(name):
-            notes.append(f"{prefix}{name}: the name of a device on Windows")
-        folded = name.lower() if name.isascii() else unicodedata.normalize("NFC", name.casefold())
-        if same.setdefault(folded, name) != name:
-            notes.append(f"{prefix}{name}: on other systems the same name as {same[folded]}")
-    return notes

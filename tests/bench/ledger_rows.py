@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.desk import set_up
 from bench.measure import HERE, Row, Series, Took, own, run, take_turns
 
 sys.path.insert(0, str(HERE.parent / "unit"))
 
-from cryptography.hazmat.primitives import serialization
 from keys_support import ed25519_key
 from simulator import FILES, Simulator, policy
 
@@ -32,7 +32,6 @@ FEW = 10
 LAST = 20_000_000  # bytes of the newest build, which a first pull brings; a pull of a rollback brings no build
 SAMPLE = 40  # records that git verifies one by one
 IMPORT = "import cryptography.hazmat.primitives.asymmetric.ed25519"
-COUNTING = '#!/bin/sh\nfor last; do :; done\neval "$last" | tee -a {count}\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,26 +98,9 @@ def prepare(at: Path, count: int) -> Place:
     return place
 
 
-def set_up(scratch: Path) -> None:
-    """The key that signs, who signs, the way to the remote, and the program as pip installs it."""
-    private = ed25519_key("alice").private
-    openssh = serialization.PrivateFormat.OpenSSH
-    key, ssh = scratch / "key", scratch / "ssh"
-    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, openssh, serialization.NoEncryption()))
-    key.chmod(0o600)
-    ssh.write_text(COUNTING.format(count=scratch / "count"))
-    ssh.chmod(0o755)
-    (scratch / "gitrel").write_text("import sys\nfrom gitrel.cli import main\nsys.exit(main())\n")
-    os.environ |= {"HOME": str(scratch), "GIT_SSH_COMMAND": str(ssh), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
-    settings = {"gpg.format": "ssh", "user.signingkey": str(key), "user.name": "Alice", "user.email": "a@example.org"}
-    os.environ["GIT_CONFIG_COUNT"] = str(len(settings))
-    for number, (name, value) in enumerate(settings.items()):
-        os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-
-
 def rows(scratch: Path, count: int, rounds: int, say: Callable[[str], None]) -> list[Row]:
     """Everything about ledgers, the long one of `count` releases."""
-    set_up(scratch)
+    set_up(scratch, ed25519_key("alice").private)
     many, few = prepare(scratch / "many", count), prepare(scratch / "few", FEW)
     pulls, wire = _pulls(many, say)
     few.gitrel("join", few.url, "home", "--trust", few.pin, cwd=".")

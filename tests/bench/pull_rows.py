@@ -6,18 +6,17 @@ that counts the bytes which `git upload-pack` sends, and end with a folder of fi
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bench.desk import set_up
 from bench.made import change
 from bench.measure import Row, Series, Took, run, take_turns, together
 from bench.trees_rows import Job
-
-COUNTING = '#!/bin/sh\nfor last; do :; done\neval "$last" | tee -a {count}\n'
-GITREL = "import sys\nfrom gitrel.cli import main\nsys.exit(main())\n"
 
 
 class _Remote:
@@ -26,14 +25,7 @@ class _Remote:
     def __init__(self, job: Job) -> None:
         self.at = at = job.scratch
         self._count = at / "count"
-        (at / "gitrel").write_text(GITREL)
-        (at / "ssh").write_text(COUNTING.format(count=self._count))
-        (at / "ssh").chmod(0o755)
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", at / "key")
-        settings = {"gpg.format": "ssh", "user.signingkey": at / "key", "user.name": "A", "user.email": "a@example.org"}
-        for number, (name, value) in enumerate(settings.items()):
-            os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": str(value)}
-        os.environ |= {"GIT_CONFIG_COUNT": str(len(settings)), "HOME": str(at), "GIT_SSH_COMMAND": str(at / "ssh")}
+        set_up(at, Ed25519PrivateKey.generate())
         self.url = f"ssh://bench{at}/remote.git"
         run("git", "init", "-q", "--bare", at / "remote.git")
         run("git", "config", "uploadpack.allowFilter", "true", cwd=at / "remote.git")

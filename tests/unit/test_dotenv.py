@@ -48,6 +48,7 @@ READ = {
     "heroku: a quote": (b'A="it\'s \\$5 \\`x\\` \\"y\\" \\! \\\\\\$"\n', {"A": 'it\'s $5 `x` "y" ! \\$'}),
     "heroku: lines": (b'A="one\\ntwo"\n', {"A": "one\ntwo"}),
     "a shell's quote": (b"A='it'\\''s \\ $x'\nB=1\n", {"A": "it's \\ $x", "B": "1"}),
+    "a shell's quote, and lines": (b"A='it'\\''s\nB=2\r\n'\nC=1\n", {"A": "it's\nB=2\r\n", "C": "1"}),
     "another shell's": (b"export A=''\"'\"'a'\"'\"''\n", {"A": "'a'"}),
 }
 
@@ -86,6 +87,7 @@ def test_what_is_read(name: str) -> None:
 
 REFUSED = {
     "text after a shell's quote": (b"A='it'\\''hunter2'x\n", 1, "not NAME=value"),
+    "after a shell's quote over lines": (b"A='it'\\''s\n\n'\n\nhunter2 word\n", 5, "not NAME=value"),
     "no assignment": (b"A=1\n\nhunter2 word\nB=2\n", 3, "not NAME=value"),
     "a name alone": (b"A=1\nhunter2\n", 2, "not NAME=value"),
     "an open quote": (b"\n\n\nA='hunter2\n", 4, "not NAME=value"),
