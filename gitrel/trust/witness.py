@@ -83,16 +83,12 @@ def contradictions(record: Witness, refs: RefMap) -> Iterator[tuple[CitedRelease
 
 
 class WitnessLedger:
-    """One ledger, fed in order. `after`: where an earlier verification ended; `shallow`: the first entry given is taken
-    without its predecessor.
-    """
+    """One ledger, fed in order. `shallow`: the first entry given is taken without its predecessor."""
 
-    def __init__(
-        self, trust: TrustChain, ledger: Ledger, *, after: tuple[Entry, RecordId] | None = None, shallow: bool = False
-    ) -> None:
+    def __init__(self, trust: TrustChain, ledger: Ledger, *, shallow: bool = False) -> None:
         self._trust = trust
         self._ledger = ledger
-        self._previous = after
+        self._previous: tuple[Entry, RecordId] | None = None
         self._shallow = shallow
         self._floor = 1
         self._empty = directory_node({}, trust.format)[1]
