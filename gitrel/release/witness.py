@@ -23,7 +23,7 @@ from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
 from gitrel.trust.walk import entries
-from gitrel.trust.witness import Witness, WitnessLedger, contradictions, may_witness, named_releases
+from gitrel.trust.witness import Witness, WitnessLedger, contradictions, judge_heartbeat, named_releases
 
 Place = tuple[Entry, RecordId]
 """The newest entry of a ledger."""
@@ -87,10 +87,8 @@ def _newest_that_counts(
     refs: RefMap, objects: Objects, trust: TrustChain, deploy: Deploy, last: int
 ) -> tuple[Entry, ObjectId] | None:
     for entry, oid in reversed(entries(refs, HEARTBEAT).items()):
-        ref = str(HEARTBEAT[entry])
         try:
-            found = WitnessLedger(trust, HEARTBEAT, shallow=True).add(ref, objects.read(oid, "commit"))
-            may_witness(trust.newest, HEARTBEAT, found.key, ref)
+            found = judge_heartbeat(trust, entry, objects.read(oid, "commit"))
         except (Refused, NotFound, LocalStateError):
             continue
         kept = any(cited.deploy == deploy for cited, _ in contradictions(found.record, refs))

@@ -32,7 +32,7 @@ from gitrel.trust.checks import Check
 from gitrel.trust.content import BUILD_FOLDER
 from gitrel.trust.ledger import ChainedRelease
 from gitrel.trust.walk import entries
-from gitrel.trust.witness import WitnessLedger, contradictions, may_witness
+from gitrel.trust.witness import contradictions, judge_heartbeat
 
 _TRIED = 4  # of the newest heartbeats: junk under the highest number hides no good one
 
@@ -102,8 +102,7 @@ def _newest(
     for entry, oid in new.items():
         ref = str(HEARTBEAT[entry])
         try:
-            found = WitnessLedger(trust, HEARTBEAT, shallow=True).add(ref, objects.read(oid, "commit"))
-            may_witness(trust.newest, HEARTBEAT, found.key, ref)
+            found = judge_heartbeat(trust, entry, objects.read(oid, "commit"))
         except (Refused, NotFound, LocalStateError) as error:
             mute = mute or str(error)
             continue

@@ -168,3 +168,11 @@ def witness_ledgers(refs: RefMap) -> dict[Ledger, dict[str, ObjectId]]:
             if isinstance(ref, LedgerRef):
                 found.setdefault(ref.ledger, {})[name] = oid
     return dict(sorted(found.items()))
+
+
+def judge_heartbeat(trust: TrustChain, entry: Entry, raw: bytes) -> VerifiedWitness:
+    """A heartbeat without those before it, by the trust that it cites and by today's. Raises `Refused`."""
+    ref = str(HEARTBEAT[entry])
+    found = WitnessLedger(trust, HEARTBEAT, shallow=True).add(ref, raw)
+    may_witness(trust.newest, HEARTBEAT, found.key, ref)
+    return found
