@@ -292,7 +292,7 @@ class _Pull:
 
     def _downwards(self, start: Entry | None) -> Iterator[tuple[Entry, ObjectId]]:
         """The releases that are here, from `start`, or from the newest."""
-        first = start or max(entries(self._repo.refs.list(self._ledger.prefix), self._ledger), default=0)
+        first = start or self._repo.refs.view(self._ledger.prefix).newest(self._ledger)
         for number in range(first, 0, -1):
             if (oid := self._repo.refs.get(str(self._ledger[number]))) is not None:
                 yield Entry(number), oid

@@ -26,7 +26,7 @@ from gitrel.format.refs import RefMap, RefView
 from gitrel.ids import HEARTBEAT, TRUST, Entry, Ledger, ObjectId
 from gitrel.run.freshness import hear, settle
 from gitrel.run.home import Home
-from gitrel.run.news import WHOLE, ask_for_news, judged_digest, judged_refs
+from gitrel.run.news import ask_for_news, everything, judged_digest, judged_refs
 from gitrel.run.pull import Progress, Pulled, bring, fetch_trust, judge, vouch
 from gitrel.run.state import Refusal, Sight, State
 from gitrel.run.views import Fork, disputed, find_forks, refused_of_few, sides_of, up_to
@@ -233,7 +233,7 @@ class _Look:
         return found
 
     def _ask(self, urls: Iterable[str]) -> dict[str, RefMap]:
-        prefixes = [*WHOLE, self._ledger.prefix, self._configs.prefix, HEARTBEAT.prefix]
+        prefixes = everything(self._state.deploy)
         found: dict[str, RefMap] = {}
         for url in urls:
             remote = self._remotes[url]

@@ -25,14 +25,18 @@ class Fork:
     sides: tuple[tuple[str, ObjectId], ...]
 
     def __str__(self) -> str:
-        return f"{self.ref}: " + ", ".join(f"{where} shows {oid}" for where, oid in self.sides)
+        return f"{self.ref}: {self._said}"
+
+    @property
+    def _said(self) -> str:
+        return ", ".join(f"{where} shows {oid}" for where, oid in self.sides)
 
     def refusal(self) -> Refused:
         return Refused(
             "there are two records under one name: the ledger was forked",
             check=Check.HIGHEST_SEEN,
             where=self.ref,
-            why=", ".join(f"{where} shows {oid}" for where, oid in self.sides),
+            why=self._said,
             hint="keep both as evidence, and ask who can write there; `gitrel mirror --remove URL` leaves one out",
         )
 

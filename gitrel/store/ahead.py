@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gitrel.ids import Ledger, ObjectId
+from gitrel.ids import TRUST, Ledger, ObjectId
 from gitrel.store.remote import Remote
 
+ALWAYS = (TRUST.prefix, "refs/approvals/")
+"""What is always to be listed whole: any of it may matter to the newest release."""
 _SHORT = 10  # entries: fewer are listed whole
 _DIGITS = (1, 3, 3)  # that are counted through, turn by turn; after that all are listed
 

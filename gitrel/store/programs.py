@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import signal
 
@@ -13,6 +14,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 def die_with_parent() -> None:
     """Nothing is left behind by a child that was killed."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with(parent: int) -> None:
+    """The same, said by the child itself, also if its parent is gone already."""
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def be_free_of_limits() -> None:

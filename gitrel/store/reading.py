@@ -24,11 +24,8 @@ from gitrel.store.descent import Descent, Folder, folder_at, open_folder
 from gitrel.store.objects import PIECE, WHOLE
 from gitrel.store.pack import Deflated, Spooled, deflate
 from gitrel.store.twin import Child, Ids, ObjectHash, child, ids_of, tree_of
-from gitrel.store.workers import Share, in_order
+from gitrel.store.workers import AHEAD, SHARE, STEP, Share, in_order
 
-_SHARE = 1024 * 1024  # bytes that are read and taken at a time
-_AHEAD = 32 * _SHARE  # what was read and is not taken yet
-_STEP = 8192  # bytes; what one file counts beside its content, in a share and in memory
 _NOTES = 100
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ANY = {fmt: ObjectId("0" * 2 * fmt.raw_length) for fmt in ObjectFormat}
@@ -151,7 +148,7 @@ class FolderReading:
         """The folder's ids. Raises `BuildFailed`, naming the path; what the sink raises."""
         ids = None
         with self._descent() as descent:
-            shares = in_order(self._shares(), lambda task: self._read_all(task, descent), ahead=_AHEAD)
+            shares = in_order(self._shares(), lambda task: self._read_all(task, descent), ahead=AHEAD)
             with contextlib.closing(shares):
                 for steps, reads in shares:
                     found = iter(reads)
@@ -169,7 +166,7 @@ class FolderReading:
             here = None
             for step in self._walk(descent):
                 steps.append(step)
-                size += _STEP
+                size += STEP
                 if isinstance(step, _Leaf):
                     if step.folder is not here:
                         here = step.folder
@@ -177,10 +174,10 @@ class FolderReading:
                     task[-1][1].append(step.file)
                     size += step.file.size
                     cost += min(step.file.size, WHOLE)
-                if size >= _SHARE:
-                    yield Share(steps, task, cost + _STEP * len(steps))
+                if size >= SHARE:
+                    yield Share(steps, task, cost + STEP * len(steps))
                     steps, task, size, cost, here = [], [], 0, 0, None
-        yield Share(steps, task, cost + _STEP * len(steps))
+        yield Share(steps, task, cost + STEP * len(steps))
 
     def _descent(self) -> Descent:
         try:

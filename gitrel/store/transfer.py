@@ -11,7 +11,6 @@ Whatever the remote makes of the child — an exception, a native panic, no more
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -38,7 +37,6 @@ sys.path[:] = hello["path"]
 from gitrel.store.transfer import serve
 serve(hello, dict(os.environ))
 """
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _ANSWER = 512 * 1024 * 1024  # bytes of one answer: a million refs
 _FILE_SLACK = 64 * 1024 * 1024  # a thin pack grows by its bases
 
@@ -145,7 +143,9 @@ class Child:
 
 def serve(hello: Mapping[str, Any], env: Mapping[str, str]) -> None:
     """The child's main loop. Ends with its parent, whatever happens to that."""
-    _die_with_parent(hello["parent"])
+    from gitrel.store.programs import end_with  # the parent has no use for it
+
+    end_with(hello["parent"])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing but answers goes to the parent
     limits = Limits(**hello["limits"])
@@ -167,12 +167,6 @@ def serve(hello: Mapping[str, Any], env: Mapping[str, str]) -> None:
 def _as_json(error: GitrelError) -> dict[str, str]:
     kind = type(error).__name__ if type(error).__name__ in _ERRORS else "RemoteError"
     return {"type": kind, "what": error.what, "where": error.where, "why": error.why, "hint": error.hint}
-
-
-def _die_with_parent(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _set_limits(limits: Limits) -> None:

@@ -26,9 +26,12 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from gitrel.errors import LocalStateError
-from gitrel.store.programs import die_with_parent
+from gitrel.store.programs import end_with
 
 WORKERS = min(4, len(os.sched_getaffinity(0)))
+SHARE = 1024 * 1024  # bytes that make a share
+AHEAD = 32 * SHARE  # of memory for what was done and is not taken yet
+STEP = 8192  # bytes; what one file counts beside its content, in a share and in memory
 _ALONE = 2  # shares that the caller does itself before it takes help; to fork costs as much as one
 _BUSY = 2  # shares that a worker has at a time: one that it works on, and the next
 _CHUNK = 1 << 20  # bytes that are read at a time, and what a pipe is asked to hold (fcntl(2), F_SETPIPE_SZ)
@@ -157,7 +160,6 @@ class _Crew(Generic[R]):
         self._work = work
         self._workers: list[_Worker[R]] = []
         self._given = 0
-        self._alone = WORKERS == 1
 
     def __enter__(self) -> _Crew[R]:
         return self
@@ -167,8 +169,10 @@ class _Crew(Generic[R]):
             worker.close()
 
     def give(self, task: object) -> _Result[R]:
+        if self._given == _ALONE and WORKERS > 1:
+            self._start()
         self._given += 1
-        if self._given <= _ALONE or self._alone or not self._ready():
+        if not self._workers:
             result = _Result[R]()
             result.value, result.done = self._work(task), True
             return result
@@ -183,14 +187,11 @@ class _Crew(Generic[R]):
             self._turn()
         return result.get()
 
-    def _ready(self) -> bool:
-        """Whether there are workers. Where they cannot be had, the caller is asked no more."""
-        try:
+    def _start(self) -> None:
+        """As many as can be had."""
+        with contextlib.suppress(OSError):
             while len(self._workers) < WORKERS:
                 self._workers.append(_Worker(self._work, self._workers))
-        except OSError:
-            self._alone = not self._workers
-        return bool(self._workers)
 
     def _turn(self, *, wait: bool = True) -> None:
         """Pass on what can be passed on."""
@@ -231,9 +232,7 @@ def _live(
 ) -> NoReturn:
     """The worker's life. `workers` are itself and those before it, of whose pipes it has the caller's ends."""
     try:
-        die_with_parent()
-        if os.getppid() != parent:
-            os._exit(1)
+        end_with(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, which ends its workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.freeze()  # what it has from its caller is the caller's to collect

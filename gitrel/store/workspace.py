@@ -16,7 +16,7 @@ from gitrel.errors import Refused
 from gitrel.format.record import ReleaseRecord, parse_record
 from gitrel.format.refs import Overlaid, RefView
 from gitrel.ids import NAMESPACES, TRUST, BuildRef, Ledger, LedgerRef, ObjectId, names_record, parse_ref
-from gitrel.store.ahead import list_ahead
+from gitrel.store.ahead import ALWAYS, list_ahead
 from gitrel.store.quarantine import Quarantine
 from gitrel.store.records import misnamed
 from gitrel.store.remote import Remote, rewritten
@@ -25,7 +25,6 @@ from gitrel.store.repository import Repository
 Judge = Callable[[RefView, Repository], None]
 """Looks at all refs as they would be, and at the repository that has their objects; raises if they will not do."""
 
-_ALWAYS = ("refs/trust/", "refs/approvals/")
 _HAVES = 256
 
 
@@ -70,7 +69,7 @@ class Workspace:
         if interest is None:
             known, theirs = dict(ours.items()), self.remote.list(self._namespaces)
         else:
-            below = (*_ALWAYS, *interest.below)
+            below = (*ALWAYS, *interest.below)
             theirs = list_ahead(self.remote, {ledger: ours.newest(ledger) for ledger in interest.ledgers}, below)
             known = {name: oid for prefix in below for name, oid in ours.below(prefix).items()}
             known |= {

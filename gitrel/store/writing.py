@@ -29,13 +29,10 @@ from gitrel.store.durable import TICK
 from gitrel.store.objects import PIECE, WHOLE, Stored
 from gitrel.store.plan import Layout, Place, Plan, check_kind, content, damaged, mismatch
 from gitrel.store.twin import Ids, ObjectHash, ids_of
-from gitrel.store.workers import Share, in_order
+from gitrel.store.workers import AHEAD, SHARE, STEP, Share, in_order
 
 FILE_TIME = 315_619_200  # 1980-01-02T00:00:00Z: in 1980 in every time zone
 
-_SHARE = 1024 * 1024  # bytes that are written at a time
-_AHEAD = 32 * _SHARE
-_STEP = 8192  # bytes; what one file counts beside its content
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NOATIME every read of a file that was just linked would write its inode (relatime, mount(8))
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
@@ -98,7 +95,7 @@ class Writing:
             def go(part: slice) -> list[R]:
                 return [work(item, descent) for item in items[part]]
 
-            with contextlib.closing(in_order(_shares(map(size, items)), go, ahead=_AHEAD)) as results:
+            with contextlib.closing(in_order(_shares(map(size, items)), go, ahead=AHEAD)) as results:
                 for _, found in results:
                     yield from found
 
@@ -219,8 +216,8 @@ def _shares(sizes: Iterator[int]) -> Iterator[Share[None, slice]]:
     """Cut what has these sizes into shares of about a megabyte."""
     start, stop, size = 0, 0, 0
     for stop, each in enumerate(sizes, 1):
-        size += each + _STEP
-        if size >= _SHARE:
+        size += each + STEP
+        if size >= SHARE:
             yield Share(None, slice(start, stop), size)
             start, size = stop, 0
     if stop > start:

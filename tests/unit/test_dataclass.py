@@ -91,7 +91,7 @@ def made_by(library: ModuleType) -> SimpleNamespace:
         pass
 
     found = {name: each for name, each in locals().items() if isinstance(each, type)}
-    return SimpleNamespace(**found, library=library)
+    return SimpleNamespace(**found, module=library)
 
 
 BOTH = {name: made_by(library) for name, library in (("ours", ours), ("standard", standard))}
@@ -149,17 +149,17 @@ DONE: dict[str, Callable[[Any], object]] = {
     "without a dictionary": lambda c: vars(c.Point(1)),
     "matched": lambda c: match(c.Point(1, 2), c.Point),
     "what is matched": lambda c: [each.__match_args__ for each in (c.Point, c.Checked, c.Nothing)],
-    "replaced": lambda c: c.library.replace(c.Checked(name="a", count=1), count=4).doubled,
-    "replaced, checked": lambda c: c.library.replace(c.Checked(name="a", count=1), count=-1),
-    "replaced, unknown": lambda c: c.library.replace(c.Point(1), z=1),
-    "as a dictionary": lambda c: c.library.asdict(
+    "replaced": lambda c: c.module.replace(c.Checked(name="a", count=1), count=4).doubled,
+    "replaced, checked": lambda c: c.module.replace(c.Checked(name="a", count=1), count=-1),
+    "replaced, unknown": lambda c: c.module.replace(c.Point(1), z=1),
+    "as a dictionary": lambda c: c.module.asdict(
         c.Checked(name="a", count=1, where=(c.Point(1), {"k": [c.Version(2)]}))
     ),
-    "as a dictionary of its own": lambda c: c.library.asdict(d := c.Draft({"a": 1}))["parts"] is d.parts,
-    "fields": lambda c: [(each.name, each.init, each.kw_only) for each in c.library.fields(c.Checked)],
-    "fields of a value": lambda c: [each.name for each in c.library.fields(c.Point(1))],
-    "whether it is one": lambda c: [c.library.is_dataclass(each) for each in (c.Point, c.Point(1), int, 1)],
-    "one list for all": lambda c: c.library.field(default=[]) and c.library.dataclass(slots=True)(Shared),
+    "as a dictionary of its own": lambda c: c.module.asdict(d := c.Draft({"a": 1}))["parts"] is d.parts,
+    "fields": lambda c: [(each.name, each.init, each.kw_only) for each in c.module.fields(c.Checked)],
+    "fields of a value": lambda c: [each.name for each in c.module.fields(c.Point(1))],
+    "whether it is one": lambda c: [c.module.is_dataclass(each) for each in (c.Point, c.Point(1), int, 1)],
+    "one list for all": lambda c: c.module.field(default=[]) and c.module.dataclass(slots=True)(Shared),
     "documented": lambda c: (c.Point.__doc__, c.Point.__name__, c.Point.__qualname__, c.Point.__module__),
 }
 

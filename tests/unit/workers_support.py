@@ -17,6 +17,6 @@ def shared_out(really: bool = True) -> Iterator[None]:
         if really:
             patch.setattr(workers, "_ALONE", 0)
             patch.setattr(workers, "WORKERS", 2)
-            patch.setattr(reading, "_SHARE", 1)
-            patch.setattr(writing, "_SHARE", 1)
+            patch.setattr(reading, "SHARE", 1)
+            patch.setattr(writing, "SHARE", 1)
         yield
