@@ -75,7 +75,8 @@ class _Interruption:
     """The first signal ends the demo; cleaning up after it is not interrupted by a second one.
 
     While it is held, a signal waits: nobody would stop a process, or remove a folder, whose maker is interrupted
-    before it can tell.
+    before it can tell. Signals are handled to the end and never ignored, which a process started then would inherit
+    (execve(2)): it could not be told to stop.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -86,10 +87,8 @@ class _Interruption:
             signal.signal(number, self._handle)
 
     def _handle(self, _number: int, _frame: object) -> None:
-        for number in self._SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        self._came = True
-        if not self._held:
+        first, self._came = not self._came, True
+        if first and not self._held:
             raise KeyboardInterrupt
 
     def hold(self) -> None:

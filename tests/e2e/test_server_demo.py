@@ -107,6 +107,31 @@ def test_interrupted(installed: Path, env: Mapping[str, str], tmp_path: Path, li
     assert left(tmp_path) == []
 
 
+# Ctrl-C between the demo's last look at its signals and the fork: a program that it starts must still hear of TERM.
+_AT_THE_FORK = """
+import os, signal, subprocess, sys
+
+class Popen(subprocess.Popen):
+    def __init__(self, argv, **options):
+        if "--follow" in argv:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        super().__init__(argv, **options)
+
+subprocess.Popen = Popen
+from gitrel.cli import main
+sys.argv[1:] = ["demo"]
+sys.exit(main())
+"""
+
+
+def test_interrupted_at_a_fork(installed: Path, env: Mapping[str, str], tmp_path: Path) -> None:
+    done = run([str(installed.with_name("python")), "-c", _AT_THE_FORK], tmp_path, env)
+    assert done.code == 130, done.err
+    assert "PORT=" in done.out.splitlines()[-1]
+    assert left(tmp_path) == []
+
+
 def test_its_reader_goes_away(installed: Path, env: Mapping[str, str], tmp_path: Path) -> None:
     with start(installed, env) as demo:
         assert demo.stdout is not None
