@@ -87,6 +87,8 @@ class Ground:
     def read_record(self, ref: str, oid: ObjectId) -> bytes | Key:
         """A commit's bytes, or the finding that there is none."""
         self.objects.failed = None
+        if (known := self.reader.known(oid)) is not None:
+            return known
         try:
             kind, raw = self.objects.read_any(oid)
         except NotFound:

@@ -81,7 +81,8 @@ def _why_void(ground: Ground, ref: ApprovalRef, approval: SignedApproval, people
 
 def survey_builds(ground: Ground) -> tuple[BuildReport, ...]:
     """Every build record that has a ref. To be called when the releases have been looked at."""
-    return tuple(_build(ground, ref, oid) for ref, oid in ground.refs.items() if isinstance(ref, BuildRef))
+    found = {ref: oid for ref, oid in ground.refs.items() if isinstance(ref, BuildRef)}
+    return tuple(_build(ground, ref, oid) for ref, oid in ground.reader.ahead(found))
 
 
 def _build(ground: Ground, ref: BuildRef, oid: ObjectId) -> BuildReport:

@@ -33,7 +33,7 @@ class ReleaseSurvey:
         self._before: Mapping[str, bytes] = {}
 
     def run(self) -> tuple[ReleaseReport, ...]:
-        return tuple(self._entry(entry, oid) for entry, oid in self._chain.found.items())
+        return tuple(self._entry(entry, oid) for entry, oid in self._ground.reader.ahead(self._chain.found))
 
     def _entry(self, entry: Entry, oid: ObjectId) -> ReleaseReport:
         ground, ref = self._ground, str(Ledger.releases(self._deploy)[entry])

@@ -26,7 +26,7 @@ from gitrel.dataclass import dataclass, field
 from gitrel.errors import BuildFailed, NotFound
 from gitrel.format.provenance import redact_urls, strip_credentials
 from gitrel.ids import ObjectId
-from gitrel.store.programs import die_with_parent
+from gitrel.programs import die_with_parent
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"  # git-lfs, docs/spec.md
 TAIL = 20  # lines of a program's output that an error shows

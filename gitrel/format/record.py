@@ -6,6 +6,7 @@ parses re-encodes to the same bytes; anything else is a `FormatError`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Generic, TypeVar, cast
 
 from gitrel.dataclass import dataclass, replace
@@ -48,6 +49,7 @@ __all__ = [
     "parse_approval",
     "parse_record",
     "parse_record_as",
+    "read_signature",
     "sign_approval",
     "sign_record",
     "unsigned_payload",
@@ -104,6 +106,7 @@ def _commit(record: AnyRecord, tree: ObjectId, author: Stamp, committer: Stamp, 
     )
 
 
+@lru_cache(maxsize=16)  # who reports on a record asks again
 def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
     """Read any record but an approval. Raises `FormatError`, and nothing else, for any other bytes."""
     commit = parse_commit(raw, fmt)
@@ -134,6 +137,15 @@ def _unsigned(raw: bytes, fmt: ObjectFormat) -> bytes:
     """A canonical commit's bytes without its signature, the last of its headers."""
     start = raw.index(b"\n%s " % signature_header(fmt).encode())
     return raw[:start] + raw[raw.index(b"\n\n", start) :]
+
+
+def read_signature(raw: bytes, fmt: ObjectFormat) -> tuple[str, bytes] | None:
+    """`Signed.signature` and `Signed.payload` of a record, without a look at the rest; None if this cannot be one."""
+    head, begin, rest = raw.partition(b"\n%s " % signature_header(fmt).encode())
+    armor, blank, message = rest.partition(b"\n\n")
+    if not (begin and blank and armor.isascii()):
+        return None
+    return armor.decode().replace("\n ", "\n"), head + blank + message
 
 
 R = TypeVar("R", TrustRecord, ConfigRecord, BuildRecord, ReleaseRecord, HeartbeatRecord, ReceiptRecord)

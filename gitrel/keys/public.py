@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import unicodedata
+from functools import lru_cache
 from typing import Self
 
 from gitrel.dataclass import dataclass, field
@@ -41,6 +42,7 @@ class PublicKey:
         object.__setattr__(self, "material", material)
 
     @classmethod
+    @lru_cache(maxsize=64)  # few people sign many records
     def from_blob(cls, blob: bytes, comment: str = "") -> Self:
         """Raises `FormatError` naming the reason."""
         return cls(kind=read_blob(blob)[0], blob=blob, comment=comment)

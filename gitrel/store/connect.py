@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gitrel.errors import RemoteError
+from gitrel.programs import be_free_of_limits, die_with_parent
 from gitrel.store.limits import Limits
 from gitrel.store.location import GitConfig, Location
-from gitrel.store.programs import be_free_of_limits, die_with_parent
 from gitrel.store.wire import Line, Meter, Stream, StreamLine, unreachable
 
 # What git clears for a local transport, as `git rev-parse --local-env-vars` lists it.

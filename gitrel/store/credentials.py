@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gitrel.dataclass import dataclass, field
+from gitrel.programs import be_free_of_limits
 from gitrel.store.location import Location
-from gitrel.store.programs import be_free_of_limits
 
 
 @dataclass(slots=True, kw_only=True)

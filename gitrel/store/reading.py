@@ -1,7 +1,7 @@
 """A folder read by descriptors, hashed, and handed to a sink; the engine below `snapshot` and `hash_folder`.
 
 Nothing is followed: the top folder and every folder below it are opened with O_NOFOLLOW, relative to the one
-above. One process walks and takes results; others read, hash and deflate (`gitrel.store.workers`). Results are taken
+above. One process walks and takes results; others read, hash and deflate (`gitrel.workers`). Results are taken
 in the order of the walk, so what the sink gets is the same each time, and how far the others may be ahead is bounded
 in bytes. A file over `WHOLE` is hashed first and deflated in a second pass, into a file, if it is new.
 """
@@ -24,7 +24,7 @@ from gitrel.store.descent import Descent, Folder, folder_at, open_folder
 from gitrel.store.objects import PIECE, WHOLE
 from gitrel.store.pack import Deflated, Spooled, deflate
 from gitrel.store.twin import Child, Ids, ObjectHash, child, ids_of, tree_of
-from gitrel.store.workers import AHEAD, SHARE, STEP, Share, in_order
+from gitrel.workers import AHEAD, SHARE, STEP, Share, in_order
 
 _NOTES = 100
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

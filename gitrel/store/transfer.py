@@ -143,7 +143,7 @@ class Child:
 
 def serve(hello: Mapping[str, Any], env: Mapping[str, str]) -> None:
     """The child's main loop. Ends with its parent, whatever happens to that."""
-    from gitrel.store.programs import end_with  # the parent has no use for it
+    from gitrel.programs import end_with  # the parent has no use for it
 
     end_with(hello["parent"])
     out = os.fdopen(os.dup(1), "wb")

@@ -1,7 +1,7 @@
 """A plan written out into a fresh folder: folders, links to an older checkout's files, then the other files.
 
 Blobs come in the order in which they lie in their packs, so a disk reads on; each is inflated once, hashed once, and
-written to every place that it has. Several processes do it (`gitrel.store.workers`), each with its own way down.
+written to every place that it has. Several processes do it (`gitrel.workers`), each with its own way down.
 
 A file of an older checkout may have been changed by whoever runs there, and a link to it changes the very time that
 would tell. So nothing about it is believed: first all links are made, then every linked file is read through its new
@@ -29,7 +29,7 @@ from gitrel.store.durable import TICK
 from gitrel.store.objects import PIECE, WHOLE, Stored
 from gitrel.store.plan import Layout, Place, Plan, check_kind, content, damaged, mismatch
 from gitrel.store.twin import Ids, ObjectHash, ids_of
-from gitrel.store.workers import AHEAD, SHARE, STEP, Share, in_order
+from gitrel.workers import AHEAD, SHARE, STEP, Share, in_order
 
 FILE_TIME = 315_619_200  # 1980-01-02T00:00:00Z: in 1980 in every time zone
 

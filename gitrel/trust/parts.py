@@ -11,10 +11,10 @@ from typing import Protocol
 
 from gitrel.errors import Refused
 from gitrel.format.record import AnyRecord, BuildRecord, ConfigRecord, Signed
-from gitrel.ids import BuildRef, LedgerRef, ObjectId, RecordId
+from gitrel.ids import BuildRef, KeyId, LedgerRef, ObjectId, RecordId
 from gitrel.trust.chain import TrustChain
 from gitrel.trust.checks import Check
-from gitrel.trust.signers import Signatures, parse_canonical, verify_approvals, verify_signature
+from gitrel.trust.signers import Signatures, parse_canonical, verify_approvals
 
 _RECENT = 64  # parsed records that are kept: neighbours share them; an older one is parsed again in 60 us
 
@@ -25,6 +25,9 @@ class Records(Protocol):
     def commit(self, oid: ObjectId) -> bytes:
         """A commit's bytes. Raises `NotFound`, `LocalStateError`."""
 
+    def signer(self, signed: Signed[AnyRecord], where: str) -> KeyId:
+        """The key that signed (`gitrel.trust.signers.verify_signature`). Raises `Refused` (2, 5)."""
+
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
         """The tags under `refs/approvals/<record>/`, good or bad."""
 
@@ -34,7 +37,7 @@ def verify_signatures(
 ) -> Signatures:
     """The record's own signature and its approvals. Raises `Refused` (2, 5) for the first."""
     return Signatures(
-        verify_signature(signed, where),
+        records.signer(signed, where),
         verify_approvals(records.approvals(signed.id.oid), signed.id, trust.app, trust.format, subject),
     )
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
-from gitrel.format.record import BuildRecord, ConfigRecord, Signed, TrustRecord
+from gitrel.format.record import AnyRecord, BuildRecord, ConfigRecord, Signed, TrustRecord
 from gitrel.format.refs import RefMap, RefView, view
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.format.trust import SIGNERS_FILE, TRUST_FILE
@@ -19,7 +21,7 @@ from gitrel.ids import (
     BuildRef,
     Deploy,
     Entry,
-    Kind,
+    KeyId,
     Ledger,
     LedgerKind,
     LedgerRef,
@@ -36,8 +38,15 @@ from gitrel.trust.checks import Check
 from gitrel.trust.content import Objects
 from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.parts import verify_signatures
-from gitrel.trust.signers import judge_signers, parse_canonical
+from gitrel.trust.signers import judge_signers, parse_canonical, verify_signature
 
+if TYPE_CHECKING:
+    from gitrel.trust.ahead import Signature
+
+K = TypeVar("K")
+P = ParamSpec("P")
+
+_FEW = 256  # records; to have fewer verified by others takes longer
 _LOOKED_UP = 200  # records whose approvals are looked up, at 0.1 ms each
 
 
@@ -94,9 +103,33 @@ class RecordReader:
         self._refs = view(refs)
         self._looked_up = 0
         self._listed: dict[str, dict[str, ObjectId]] = {}
+        self._commits: Mapping[ObjectId, bytes] = {}
+        self._signers: Mapping[Signature, KeyId] = {}
+
+    def known(self, oid: ObjectId) -> bytes | None:
+        """A commit that was read ahead."""
+        return self._commits.get(oid) or None
 
     def commit(self, oid: ObjectId) -> bytes:
-        return self._objects.read(oid, "commit")
+        return self.known(oid) or self._objects.read(oid, "commit")
+
+    def signer(self, signed: Signed[AnyRecord], where: str) -> KeyId:
+        return self._signers.get((signed.signature, signed.payload)) or verify_signature(signed, where)
+
+    def ahead(self, found: Mapping[K, ObjectId]) -> Generator[tuple[K, ObjectId], None, None]:
+        """The items of `found`. If they are many, what is asked for of each has been read and verified already.
+
+        Close it (`contextlib.closing`) if it may not be exhausted.
+        """
+        if len(found) <= _FEW:
+            yield from found.items()
+            return
+        from gitrel.trust.ahead import windows  # a short walk has no use for it
+
+        items = iter(found.items())
+        with contextlib.closing(windows(self._objects, list(found.values()))) as ahead:
+            for oids, self._commits, self._signers in ahead:
+                yield from itertools.islice(items, len(oids))
 
     def approvals(self, record: ObjectId) -> Sequence[bytes]:
         """Those that can be read and are what their refs say: any other approves nothing."""
@@ -154,7 +187,7 @@ def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | 
         name = str(TRUST[entry])
         if entry != len(chain) + 1:
             raise Refused(f"v{len(chain) + 1} is missing", check=Check.TRUST_CHAIN, where=name)
-        raw = _read(objects, oid, "commit", name)
+        raw = _read(name, objects.read, oid, "commit")
         trust_file, signers_file = trust_files(raw, objects, fmt, name)
         try:
             chain.add(name, raw, trust_file=trust_file, signers_file=signers_file, approvals=reader.approvals(oid))
@@ -167,15 +200,15 @@ def load_trust(refs: RefMap, objects: Objects, fmt: ObjectFormat, pin: Sha256 | 
 def trust_files(raw: bytes, objects: Objects, fmt: ObjectFormat, name: str) -> tuple[bytes, bytes]:
     """`trust.toml` and `allowed_signers` of a trust record that nobody has verified yet. Raises `Refused` (2, 11)."""
     try:
-        tree = parse_tree(_read(objects, parse_canonical(TrustRecord, raw, fmt, name).tree, "tree", name), fmt)
+        tree = parse_tree(_read(name, objects.read, parse_canonical(TrustRecord, raw, fmt, name).tree, "tree"), fmt)
     except FormatError as error:
         raise Refused("its tree is malformed", check=Check.TREE, where=name, why=str(error)) from None
     files = {entry.name: entry for entry in tree if entry.mode is Mode.FILE}
     if set(files) != {TRUST_FILE, SIGNERS_FILE} or len(tree) != len(files):
         raise Refused(f"its tree is not {TRUST_FILE} and {SIGNERS_FILE}", check=Check.TREE, where=name)
     return (
-        _read(objects, files[TRUST_FILE].oid, "blob", name),
-        _read(objects, files[SIGNERS_FILE].oid, "blob", name),
+        _read(name, objects.read, files[TRUST_FILE].oid, "blob"),
+        _read(name, objects.read, files[SIGNERS_FILE].oid, "blob"),
     )
 
 
@@ -198,8 +231,35 @@ def walk_releases(
     """
     ledger, refs = Ledger.releases(deploy), view(refs)
     found = refs.entries(ledger, anchor.entry if anchor is not None else 1)
-    if anchor is not None and found.get(anchor.entry) != anchor.id.oid:
-        now = found.get(anchor.entry)
+    newest = max(found, default=0)
+    if anchor is not None:
+        _check_anchor(anchor, found.pop(anchor.entry, None), ledger)
+    _check_heads(trust, deploy, refs, newest, anchor, left_out or {})
+    reader = RecordReader(refs, objects)
+    verifier = ReleaseLedger(
+        trust,
+        deploy,
+        reader,
+        anchor=anchor,
+        shallow=shallow,
+        **({"released_before": released_before} if released_before else {}),
+    )
+    with contextlib.closing(reader.ahead(found)) as ahead:
+        for entry, oid in ahead:
+            name = str(ledger[entry])
+            try:
+                if entry != verifier.next and not shallow:
+                    raise Refused(f"{verifier.next} is missing", check=Check.PREVIOUS, where=name)
+                yield verifier.add(name, _read(name, reader.commit, oid))
+                shallow = False
+            except Refused as refusal:
+                raw_id = RecordId(oid, Sha256("0" * 64))
+                yield Verdict(ref=name, entry=entry, id=raw_id, refusal=refusal)
+                return
+
+
+def _check_anchor(anchor: Anchor, now: ObjectId | None, ledger: Ledger) -> None:
+    if now != anchor.id.oid:
         raise Refused(
             f"{anchor.entry} is another release now" if now else f"{anchor.entry} is gone",
             check=Check.HIGHEST_SEEN,
@@ -207,28 +267,6 @@ def walk_releases(
             why=f"it was {anchor.id.oid}, verified" + (f"; the remote says {now}" if now else ""),
             hint="the ledger was rewritten or rolled back: ask who can write to the remote",
         )
-    _check_heads(trust, deploy, refs, max(found, default=0), anchor, left_out or {})
-    verifier = ReleaseLedger(
-        trust,
-        deploy,
-        RecordReader(refs, objects),
-        anchor=anchor,
-        shallow=shallow,
-        **({"released_before": released_before} if released_before else {}),
-    )
-    for entry, oid in found.items():
-        if anchor is not None and entry <= anchor.entry:
-            continue
-        name = str(ledger[entry])
-        try:
-            if entry != verifier.next and not shallow:
-                raise Refused(f"{verifier.next} is missing", check=Check.PREVIOUS, where=name)
-            yield verifier.add(name, _read(objects, oid, "commit", name))
-            shallow = False
-        except Refused as refusal:
-            raw_id = RecordId(oid, Sha256("0" * 64))
-            yield Verdict(ref=name, entry=entry, id=raw_id, refusal=refusal)
-            return
 
 
 def _check_heads(
@@ -289,7 +327,7 @@ def walk_config(
     verified: list[VerifiedConfig] = []
     for number, oid in found.items():
         name = str(ledger[number])
-        signed = parse_canonical(ConfigRecord, _read(objects, oid, "commit", name), trust.format, name)
+        signed = parse_canonical(ConfigRecord, _read(name, reader.commit, oid), trust.format, name)
         record = signed.record
         if str(record.ref) != name:
             raise Refused("the ref does not name this record", check=Check.NAME, where=name)
@@ -349,8 +387,8 @@ def walk_builds(
             yield VerifiedBuild(signed=signed, lack=lack)
 
 
-def _read(objects: Objects, oid: ObjectId, kind: Kind, name: str) -> bytes:
+def _read(name: str, read: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) -> bytes:
     try:
-        return objects.read(oid, kind)
+        return read(*args, **kwargs)
     except (NotFound, LocalStateError) as error:
         raise Refused(f"cannot be read: {error.what}", check=Check.CANONICAL, where=name, why=error.why) from None

@@ -19,8 +19,8 @@ from gitrel.store import builds
 from gitrel.store.checkout import Base, stage_checkout
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
-from gitrel.store.workers import WORKERS
 from gitrel.trust.walk import load_trust, walk_releases
+from gitrel.workers import WORKERS
 
 
 def store(folder: str, repo: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from gitrel.store import repack
 from gitrel.store.pack import PackWriter
 from gitrel.store.repack import reachable
 from gitrel.store.repository import Repository
-from gitrel.trust import parts
+from gitrel.trust import walk
 from gitrel.trust.signers import verify_signature
 
 __all__ = ["host", "room"]  # fixtures
@@ -206,7 +206,7 @@ def test_records_are_verified_once_for_a_command(
         verified.append(where)
         return verify_signature(signed, where)
 
-    monkeypatch.setattr(parts, "verify_signature", counted)
+    monkeypatch.setattr(walk, "verify_signature", counted)
     stage_release.rollback(Console(as_json=False), ledger.desk.path, None, "production", None, None, False, None)
     assert capsys.readouterr().out.startswith(f"v{LONG + 1} ")
     releases = [where for where in verified if where.startswith("refs/releases/")]

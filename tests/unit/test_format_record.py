@@ -26,6 +26,7 @@ from gitrel.format.record import (
     approval_payload,
     parse_approval,
     parse_record,
+    read_signature,
     sign_approval,
     sign_record,
     unsigned_payload,
@@ -199,6 +200,7 @@ def test_a_record_comes_back(data: st.DataObject, fmt: ObjectFormat, author: Sta
     assert signed.signature == ARMOR.removesuffix("\n")
     assert signed.payload == unsigned_payload(record, tree=tree, author=author, committer=committer)
     assert (signed.raw, signed.id) == (raw, RecordId.of("commit", raw, fmt))
+    assert read_signature(raw, fmt) == (signed.signature, signed.payload)
 
 
 @given(data=st.data(), fmt=formats, tagger=stamps, key=key_ids)

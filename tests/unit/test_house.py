@@ -204,7 +204,7 @@ LEAN = {
     "gitrel.cli.executing": (
         {"gitrel.cli.app", "gitrel.run.pull", "gitrel.run.supervise", "gitrel.store.checkout", "gitrel.store.remote"}
         | {"dataclasses", "dulwich", "gitrel.store.pack", "inspect", "isal", "pyrage", "typer", "urllib3"},
-        162,
+        163,
     ),
 }
 

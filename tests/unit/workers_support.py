@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from gitrel.store import reading, workers, writing
+from gitrel import workers
+from gitrel.store import reading, writing
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Work on many files in several processes, and the results in order.
+"""Work on many files or records in several processes, and the results in order.
 
 Python runs one thread at a time but for hashes, deflating and system calls, and most files are small. So the work is
 done by processes, forked when there is enough of it: they have everything that the caller has, get their shares by a
@@ -26,7 +26,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from gitrel.errors import LocalStateError
-from gitrel.store.programs import end_with
+from gitrel.programs import end_with
 
 WORKERS = min(4, len(os.sched_getaffinity(0)))
 SHARE = 1024 * 1024  # bytes that make a share
@@ -150,7 +150,7 @@ class _Worker(Generic[R]):
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.pid = 0
         why = f"killed by signal {-status}" if status < 0 else f"status {status}"
-        return LocalStateError("a process that reads or writes files died", why=why, hint="try again")
+        return LocalStateError("a process that helped with the work died", why=why, hint="try again")
 
 
 class _Crew(Generic[R]):

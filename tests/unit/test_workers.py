@@ -16,12 +16,12 @@ from conftest import run_git
 from workers_support import shared_out
 
 import gitrel
+from gitrel import workers
 from gitrel.errors import BuildFailed, LocalStateError, Refused
 from gitrel.ids import ObjectFormat
-from gitrel.store import workers
 from gitrel.store.repository import Repository
 from gitrel.store.snapshot import snapshot
-from gitrel.store.workers import Share, in_order
+from gitrel.workers import Share, in_order
 
 ROOT = Path(gitrel.__file__).parents[1]
 MANY = 40
@@ -145,7 +145,7 @@ def test_on_one_processor_the_caller_does_it(monkeypatch: pytest.MonkeyPatch) ->
 
 LONG = """
 import os, sys, time
-from gitrel.store.workers import Share, in_order
+from gitrel.workers import Share, in_order
 def work(number):
     if number < 2:
         return number
