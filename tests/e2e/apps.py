@@ -32,7 +32,7 @@ from typing import Any
 
 import pytest
 from conftest import Person
-from room import ROOT, Desk, Done, Room, files_of, run
+from room import ROOT, Desk, Done, Room, files_of, gitrel, run
 
 from gitrel.run.proctree import of_home
 
@@ -144,7 +144,7 @@ class Host:
 
     def gitrel(self, *args: str, code: int = 0, env: Mapping[str, str] | None = None) -> Done:
         """Run gitrel for this home; any other exit status than `code` fails the test."""
-        done = run(self.argv(*args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
+        done = gitrel(list(args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
         assert done.code == code, f"gitrel {' '.join(args)}: {done.code} instead of {code}\n{done.out}{done.err}"
         assert "Traceback" not in done.err
         return done

@@ -69,7 +69,8 @@ class Told:
     text: str = field(default="")
 
     def __call__(self, *args: str, stdin: str = "") -> str:
-        done = run(self.desk.argv(*args), self.desk.path, self.desk.env, stdin.encode())
+        desk = self.desk
+        done = run(desk.argv(*args), desk.path, desk.env, stdin.encode()) if stdin else desk.gitrel(*args)
         assert done.code == 0, done.err
         self.text += done.out + done.err
         return done.out
