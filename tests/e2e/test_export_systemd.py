@@ -26,7 +26,7 @@ from room import ROOT, Done, run
 __all__ = ["farm", "host", "shop"]  # fixtures
 
 Hosts = Callable[..., Host]
-Shops = Callable[[int], Shop]
+Shops = Callable[..., Shop]
 
 PATIENCE = 60.0
 EXPOSURE = 2.5  # of 10, as systemd-analyze judges; 4 is where it stops to say OK
@@ -206,12 +206,14 @@ def _remove_group(tmp_path: Path, group: str) -> None:
 
 @pytest.fixture
 def dev(shop: Shops) -> Shop:
-    dev = shop(0)
+    return shop(0, first_release)
+
+
+def first_release(dev: Shop) -> None:
     dev.desk.write("app.py", _APP)
     dev.desk.write("Procfile", "web: exec /usr/bin/python3 app.py\nworker: exec sleep 1000\n")
     dev.desk.manifest(_MANIFEST)
     assert dev.release() == "v1"
-    return dev
 
 
 def exported(machine: Machine, dev: Shop, *args: str, home: str = "/srv/shop", user: str = "shop") -> None:
