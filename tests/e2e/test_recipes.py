@@ -121,7 +121,10 @@ NEXT = Sample(
     kind="Node, package-lock.json, Next",
     files={
         "package.json": json.dumps(
-            {"scripts": {"build": "next build"}, "dependencies": {"next": "^15", "react": "^19", "react-dom": "^19"}}
+            {
+                "scripts": {"build": "NEXT_TELEMETRY_DISABLED=1 next build"},
+                "dependencies": {"next": "^15", "react": "^19", "react-dom": "^19"},
+            }
         ),
         "next.config.js": NEXT_CONFIG,
         "pages/index.js": NEXT_PAGE,
