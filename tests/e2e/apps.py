@@ -32,7 +32,7 @@ from typing import Any
 
 import pytest
 from conftest import Person
-from room import ROOT, Desk, Done, Room, files_of, run
+from room import ROOT, Desk, Done, Room, files_of, gitrel, run
 
 from gitrel.run.proctree import of_home
 
@@ -144,7 +144,7 @@ class Host:
 
     def gitrel(self, *args: str, code: int = 0, env: Mapping[str, str] | None = None) -> Done:
         """Run gitrel for this home; any other exit status than `code` fails the test."""
-        done = run(self.argv(*args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
+        done = gitrel(list(args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
         assert done.code == code, f"gitrel {' '.join(args)}: {done.code} instead of {code}\n{done.out}{done.err}"
         assert "Traceback" not in done.err
         return done
@@ -316,26 +316,29 @@ class Shop:
         self.at_remote("config", "uploadpack.allowFilter", "true")
 
 
+Change = Callable[[Shop], object]
+
+
 @dataclass(slots=True)
 class _Farm:
-    """Ledgers made once a session, by number of releases."""
+    """Ledgers made once a session, by number of releases and by what was done after them."""
 
     folder: Path
     people: Mapping[str, Person]
-    made: dict[int, tuple[Path, str]] = field(default_factory=dict)  # and their pins
+    made: dict[tuple[int, Change | None], tuple[Path, Shop]] = field(default_factory=dict)
 
-    def copy(self, releases: int, to: Path) -> Shop:
-        if releases not in self.made:
-            self.made[releases] = self._make(releases)
-        folder, pin = self.made[releases]
+    def copy(self, releases: int, to: Path, change: Change | None = None) -> Shop:
+        if (releases, change) not in self.made:
+            self.made[releases, change] = self._make(releases, change)
+        folder, shop = self.made[releases, change]
         shutil.copytree(folder, to, symlinks=True)
         room = self._room(to)
         desk = Desk(path=to / "shop", env=room.env, remote=to / "remote.git")
         desk.git("remote", "set-url", "origin", str(desk.remote))
-        return Shop(desk=desk, pin=pin, releases=releases)
+        return Shop(desk=desk, pin=shop.pin, releases=shop.releases)
 
-    def _make(self, releases: int) -> tuple[Path, str]:
-        folder = self.folder / f"shop-{releases}"
+    def _make(self, releases: int, change: Change | None) -> tuple[Path, Shop]:
+        folder = self.folder / f"shop-{len(self.made)}"
         folder.mkdir()
         env = {**sealed(folder), "PYTHONPATH": str(ROOT)}
         room = Room(folder=folder, env=env, people=self.people)
@@ -344,7 +347,9 @@ class _Farm:
         shop = Shop(desk=desk, pin=desk.gitrel("init", "--json").json["pin"])
         for number in range(releases):
             shop.release("cat text" if number and releases > 2 else None)
-        return folder, shop.pin
+        if change is not None:
+            change(shop)
+        return folder, shop
 
     def _room(self, folder: Path) -> Room:
         machine = folder / "machine-1"
@@ -363,6 +368,6 @@ def farm(tmp_path_factory: pytest.TempPathFactory, people: dict[str, Person]) ->
 
 
 @pytest.fixture
-def shop(farm: _Farm, tmp_path: Path) -> Callable[[int], Shop]:
-    """`shop(n)`: a ledger of n releases, this test's own."""
-    return lambda releases: farm.copy(releases, tmp_path / "dev")
+def shop(farm: _Farm, tmp_path: Path) -> Callable[..., Shop]:
+    """`shop(n)`: a ledger of n releases, this test's own. `shop(n, change)`: what a function of a module made of it."""
+    return lambda releases, change=None: farm.copy(releases, tmp_path / "dev", change)

@@ -67,6 +67,7 @@ Host loopback 127.0.0.1
     IdentityAgent none
     UserKnownHostsFile {folder}/known_hosts
     StrictHostKeyChecking yes
+    KexAlgorithms curve25519-sha256
 """
 
 _NGINX_CONFIG = """\

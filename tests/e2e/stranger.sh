@@ -59,7 +59,12 @@ store() { # FOLDER: its tree, byte for byte, empty folders too
     done | git mktree -z
 }
 
-sha256_tree() { # TREE: the id it would have in a SHA-256 repository
+sha256_tree() { # TREE: the id it would have in a SHA-256 repository; worked out once
+    [ -e "$scratch/twin-$1" ] || twin_of "$1" >"$scratch/twin-$1"
+    cat "$scratch/twin-$1"
+}
+
+twin_of() { # TREE
     git ls-tree "$1" | while IFS= read -r line; do
         local head=${line%%"$tab"*} twin
         local mode_kind=${head% *} oid=${head##* }
@@ -218,7 +223,9 @@ approve() { # vN (record.md, "The tag")
 # ---- the other way: what anybody can check without gitrel
 
 trailer() { # OID KEY: the value in the last paragraph of the message
-    git cat-file commit "$1" | awk -v RS= -v ORS='\n' '{ last = $0 } END { print last }' | sed -n "s/^$2: //p"
+    local last=$scratch/last-$1
+    [ -e "$last" ] || git cat-file commit "$1" | awk -v RS= -v ORS='\n' '{ last = $0 } END { print last }' >"$last"
+    sed -n "s/^$2: //p" "$last"
 }
 
 armor() { git cat-file commit "$1" | sed -n "/^$2 /,/^[^ ]*\$/{/^\$/d; s/^$2 //; s/^ //; p}"; } # OID HEADER
@@ -229,8 +236,9 @@ rewrapped() { # as ssh-keygen writes it: 70 columns
     echo '-----END SSH SIGNATURE-----'
 }
 
-check() { # OID KIND TRUST: one record by itself
+check() { # OID KIND TRUST: one record by itself; the same is not checked twice
     local sha256 oid=$1 trust=$3 header=gpgsig headers
+    [ ! -e "$scratch/good-$1-$2-$3" ] || return 0
     if [ "${#oid}" = 64 ]; then header=gpgsig-sha256; fi
     headers=$(git cat-file commit "$oid" | sed '/^$/,$d; /^ /d; s/ .*//' | tr '\n' ' ')
     [[ $headers =~ ^"tree "("parent ")*"author committer $header "$ ]] || die "$oid: headers $headers"
@@ -243,6 +251,7 @@ check() { # OID KIND TRUST: one record by itself
     [ "$(trailer "$oid" App)" = "$(app)" ] || die "$oid is of another app"
     sha256=$(sha256_tree "$(git rev-parse "$oid^{tree}")")
     [ "$(trailer "$oid" Tree-SHA256)" = "$sha256" ] || die "$oid: its files are not the signed ones"
+    touch "$scratch/good-$1-$2-$3"
 }
 
 check_cited() { # OID KEY KIND TRUST: a record that another one cites, and that record's parent
@@ -265,8 +274,9 @@ inner_tree() { # RECORD KIND: the line of ls-tree that a release has for it
 }
 
 check_ledger() { # PREFIX KIND
-    local n trust oid
-    for ((n = 1; n <= $(newest "$1"); n++)); do
+    local n last trust oid
+    last=$(newest "$1")
+    for ((n = 1; n <= last; n++)); do
         oid=$(git rev-parse "$1$n")
         [ "$(trailer "$oid" Entry)" = "v$n" ] || die "$1$n has another number"
         [ "$(previous "$1" "$n")" = "$(git cat-file commit "$oid" | grep '^Previous: ' || true)" ] ||
@@ -286,7 +296,7 @@ check_ledger() { # PREFIX KIND
         fi
         echo "$1$n: good"
     done
-    [ "$(git for-each-ref "${1%v}v*" | wc -l)" = "$(newest "$1")" ] || die "an entry of $1 is missing"
+    [ "$(git for-each-ref "${1%v}v*" | wc -l)" = "$last" ] || die "an entry of $1 is missing"
 }
 
 verify() { # PIN

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from apps import HEALTH, PIP, PYTHON, Host, farm, host, plain_app, shop
+from apps import HEALTH, PYTHON, Host, Shop, farm, host, plain_app, shop
 from handmade import config_by_hand, release_by_hand
 from room import Desk, Room, room, run
 
@@ -20,30 +20,28 @@ SLEEPER = "echo up; exec sleep 1000"
 FIRST, SECOND = "canary-of-the-first-kind", "canary-of-the-second-kind"
 OF_STAGING = "canary-of-staging"
 
-_FLASK = """\
+_APP = """\
 import hashlib, os
-from flask import Flask
-
-app = Flask(__name__)
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
-@app.get("/")
-def page():
-    secret = hashlib.sha256(os.environ["DATABASE_URL"].encode()).hexdigest()[:16]
-    return " ".join([os.environ["GITREL_DEPLOY"], os.environ["GITREL_RELEASE"], os.environ["COLOUR"], secret])
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        secret = hashlib.sha256(os.environ["DATABASE_URL"].encode()).hexdigest()[:16]
+        words = [os.environ["GITREL_DEPLOY"], os.environ["GITREL_RELEASE"], os.environ["COLOUR"], secret]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(" ".join(words).encode())
+
+
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Page).serve_forever()
 """
 
 
-def flask(desk: Desk) -> None:
-    desk.write("app.py", _FLASK)
-    desk.write("requirements.txt", "flask\ngunicorn\n")
-    desk.write("Procfile", f"web: {PYTHON} -m gunicorn --bind 127.0.0.1:$PORT --workers 2 app:app\n")
-    desk.manifest(
-        f'[build]\ncommand = "{PYTHON} -m pip install -q -r requirements.txt --target vendor"\n'
-        f"pass_env = {json.dumps(sorted(set(PIP)))}\n"
-        f'[run]\nrequired_env = ["DATABASE_URL"]\n[run.web]\n{HEALTH}[run.web.env]\nPYTHONPATH = "vendor"\n'
-        'COLOUR = "white"\n'
-    )
+def web_app(desk: Desk) -> None:
+    desk.write("app.py", _APP)
+    desk.write("Procfile", f"web: exec {PYTHON} app.py\n")
+    desk.manifest(f'[run]\nrequired_env = ["DATABASE_URL"]\n[run.web]\n{HEALTH}[run.web.env]\nCOLOUR = "white"\n')
 
 
 def keygen(folder: Path, name: str) -> Path:
@@ -69,7 +67,8 @@ class Told:
     text: str = field(default="")
 
     def __call__(self, *args: str, stdin: str = "") -> str:
-        done = run(self.desk.argv(*args), self.desk.path, self.desk.env, stdin.encode())
+        desk = self.desk
+        done = run(desk.argv(*args), desk.path, desk.env, stdin.encode()) if stdin else desk.gitrel(*args)
         assert done.code == 0, done.err
         self.text += done.out + done.err
         return done.out
@@ -102,8 +101,7 @@ def test_one_build_on_two_deploys_and_a_secret_that_is_rotated(
     room: Room, host: Callable[..., Host], tmp_path: Path
 ) -> None:
     desk = room.desk()
-    desk = replace(desk, env={**desk.env, "PIP_CACHE_DIR": str(tmp_path / "pip")})
-    flask(desk)
+    web_app(desk)
     tell = Told(desk)
     pin = json.loads(tell("init", "--json"))["pin"]
     web, stage = host(), host()
@@ -173,18 +171,14 @@ def test_one_build_on_two_deploys_and_a_secret_that_is_rotated(
 
 
 @pytest.fixture
-def joined(room: Room, host: Callable[..., Host], tmp_path: Path) -> tuple[Desk, Host, Path]:
+def joined(shop: Callable[[int], Shop], host: Callable[..., Host], tmp_path: Path) -> tuple[Desk, Host, Path]:
     """An app at v1 without secrets, pulled by a server whose key is no reader; the key of one that is."""
-    desk = room.desk()
-    plain_app(desk, SLEEPER)
-    pin = desk.gitrel("init", "--json").json["pin"]
-    reader = keygen(tmp_path, "web1")
-    desk.gitrel("trust", "add-reader", "--yes", public(reader))
-    desk.gitrel("release")
+    dev, reader = shop(1), keygen(tmp_path, "web1")
+    dev.desk.gitrel("trust", "add-reader", "--yes", public(reader))
     server = host()
-    server.join(str(room.remote), pin, "--identity", str(keygen(tmp_path, "web2")))
+    server.join(dev.url, dev.pin, "--identity", str(keygen(tmp_path, "web2")))
     assert server.gitrel("pull").out == "v1\n"
-    return desk, server, reader
+    return dev.desk, server, reader
 
 
 def test_a_secret_for_others_stops_the_release_and_not_the_app(joined: tuple[Desk, Host, Path], tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_the_tutorial(home: Path, tmp_path: Path) -> None:
     typed = blocks("docs/tutorial.md")
     assert "pip install" in typed[0].commands
     swap = {"127.0.0.1:5000": f"127.0.0.1:{(web := free_port())}", "2222": str(free_port())}
+    swap |= {"--interval 2": "--interval 0.3"}
     printed = type_in("docs/tutorial.md", tmp_path, home, swap=swap, skip=1, env={"PORT": str(web)})
     assert 'Good "git" signature' in printed
     assert not (home / "tour").exists()

@@ -25,7 +25,7 @@ from team import Team, team, template
 
 __all__ = ["farm", "room", "shop", "team", "template"]  # fixtures
 
-Shops = Callable[[int], Shop]
+Shops = Callable[..., Shop]
 
 _WEB = 'read line < text; echo "$GITREL_RELEASE $COLOUR $line $PORT $KIND $HOME $TOKEN"; pwd; ls / 2>&1 || true'
 SECRET = "the-token-itself"
@@ -34,7 +34,10 @@ SECRET = "the-token-itself"
 @pytest.fixture
 def dev(shop: Shops) -> Shop:
     """v1, with config, a secret, a link, an executable, and names that tar has to escape."""
-    dev = shop(0)
+    return shop(0, first_release)
+
+
+def first_release(dev: Shop) -> None:
     desk = dev.desk
     desk.write("Procfile", f"web: {_WEB}\nworker: sleep 5\n")
     desk.write("bin/run", "#!/bin/sh\n", 0o755)
@@ -44,7 +47,6 @@ def dev(shop: Shops) -> Shop:
     desk.manifest('[run.web.env]\nKIND = "app"\nCOLOUR = "red"\n')
     desk.gitrel("config", "set", "COLOUR=green")
     assert dev.release() == "v1"
-    return dev
 
 
 def add_secret(dev: Shop) -> bytes:

@@ -22,7 +22,7 @@ def test_a_poll_costs_the_same_at_any_number_of_releases() -> None:
 
 def test_hundreds_hear_of_a_release_and_come_back_after_an_outage() -> None:
     with served([3]) as (daemon, ledgers):
-        crowd = Crowd(url_of(daemon, ledgers[3]), 2.0, next_of(3))
+        crowd = Crowd(url_of(daemon, ledgers[3]), 1.0, next_of(3))
         try:
             crowd.start(FOLLOWERS)
             await_(lambda: len(crowd.asked) >= FOLLOWERS)

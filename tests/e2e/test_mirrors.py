@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 from apps import PATIENCE, Host, Shop, farm, free_port, host, shop
@@ -216,7 +217,7 @@ def test_the_metrics_say_which_place_is_away_and_which_one_lies(shop: Shops, hos
     away = f"git://127.0.0.1:{port}/dying.git"
     daemon = ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", "--export-all", "--reuseaddr"]
     daemon += [f"--base-path={dying.parent}"]
-    server = host()
+    server, scales = host(), cycle((2, 1))
     prometheus = server.path.parent / "gitrel.prom"
 
     def metric(name: str) -> dict[str, float]:
@@ -225,10 +226,12 @@ def test_the_metrics_say_which_place_is_away_and_which_one_lies(shop: Shops, hos
         return {each.labels["url"]: each.value for family in families for each in family.samples if each.name == name}
 
     def until(name: str, want: dict[str, float]) -> None:
+        """Poked, as it waits longer after each failure; and scaled, as the file is written when something happens."""
         deadline = time.monotonic() + PATIENCE
         while metric(name) != want:
             assert time.monotonic() < deadline, f"{name}: {metric(name)} instead of {want}"
-            time.sleep(0.1)
+            server.gitrel("poke")
+            server.gitrel("scale", f"web={next(scales)}")
 
     with ExitStack() as stack:
         stack.enter_context(serving(daemon, dying.parent, port))

@@ -22,10 +22,11 @@ _PIP = {name: value for name, value in os.environ.items() if name.startswith("PI
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`pip install .` in a new virtual environment; its `gitrel`."""
+    """`pip install .` in a new virtual environment, by the pip that is here already; its `gitrel`."""
     folder = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install = [str(folder / "bin/pip"), "install", "-q", "--disable-pip-version-check", str(ROOT)]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python")]
+    install = [*pip, "install", "-q", "--disable-pip-version-check", str(ROOT)]
     done = run(install, folder, {**os.environ, **_PIP})
     assert done.code == 0, done.err
     return folder / "bin/gitrel"

@@ -151,7 +151,7 @@ def test_a_release_that_verifies_and_cannot_run_does_not_keep_the_last_good_one_
 def test_a_process_type_that_a_later_release_has_no_more(shop: Shops, host: Hosts) -> None:
     dev = shop(1)
     dev.desk.write("Procfile", "web: exec sleep 1000\nold: exec sleep 1000\n")
-    dev.desk.commit("two types")
+    dev.desk.manifest('[run.web]\nsettle = "200ms"\n[run.old]\nsettle = "200ms"\n')
     dev.publish("release")
     server = host(dev.url, dev.pin)
     with server.running("--follow", "-c", "web=2,old=1") as running:
@@ -210,6 +210,7 @@ def test_the_log_of_an_outage_is_two_lines(shop: Shops, host: Hosts) -> None:
         running.expect(r"pull \| gitrel: no such folder")
         polled(server)  # a further look
         gone.rename(dev.url)
+        server.gitrel("poke")  # or the next look would be long after
         running.expect("the remote answers as it should again")
     assert running.said.decode().count("no such folder") == 1
 

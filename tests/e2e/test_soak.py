@@ -31,7 +31,7 @@ from gitrel.run.proctree import of_home
 
 __all__ = ["farm", "host", "shop"]  # fixtures
 
-SECONDS = float(os.environ.get("GITREL_SOAK", "20"))
+SECONDS = float(os.environ.get("GITREL_SOAK", "10"))
 SEED = int(os.environ.get("GITREL_SOAK_SEED", "1"))
 PATIENCE = 90.0
 DISK = 64  # MiB
@@ -205,11 +205,13 @@ class Soak:
         self.calm()
         self.baseline = self.measure()
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            (act,) = self._random.choices(list(self._trouble), list(self._trouble.values()))
+        each = [act for act, weight in self._trouble.items() if weight]  # once, and then what comes
+        self._random.shuffle(each)
+        while each or time.monotonic() < deadline:
+            (act,) = [each.pop()] if each else self._random.choices(list(self._trouble), list(self._trouble.values()))
             act()
             self.done[act.__name__] += 1
-            time.sleep(self._random.random() * 0.5)
+            time.sleep(self._random.random() * 0.3)
             if self._random.random() < 0.1:
                 self.calm()
         self.finish()

@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,10 @@ from typing import Any
 
 import pytest
 from conftest import FIXED_DATE, Person, run_git
+from room import ROOT, Done, gitrel, run
 
 from gitrel.errors import ExitCode
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("stranger.sh")
 MESSAGE = "a release"
 
@@ -38,10 +36,10 @@ class Work:
         return run_git(self.path, *args, stdin=stdin).decode().strip()
 
     def stranger(self, *args: str | Path, expect: int = 0) -> str:
-        return self._run([SCRIPT, *args], expect)
+        return self._run(run, [SCRIPT, *args], expect)
 
     def gitrel(self, *args: str | Path, expect: ExitCode = ExitCode.DONE) -> str:
-        return self._run([sys.executable, "-m", "gitrel", *args], expect)
+        return self._run(gitrel, [*args], expect)
 
     def verdicts(self, pin: str, expect: ExitCode = ExitCode.DONE) -> list[dict[str, Any]]:
         document = json.loads(self.gitrel("verify", "--all", "--trust", pin, "--json", expect=expect))
@@ -52,12 +50,12 @@ class Work:
     def sign_as(self, name: str) -> None:
         self.git("config", "user.signingkey", str(self.keys / name))
 
-    def _run(self, argv: list[str | Path], expect: int) -> str:
+    def _run(self, program: Callable[..., Done], args: list[str | Path], expect: int) -> str:
         dates = {"GIT_AUTHOR_DATE": FIXED_DATE, "GIT_COMMITTER_DATE": FIXED_DATE}
         env = {**os.environ, **dates, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(argv, cwd=self.path, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == expect, f"{argv}: status {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout.strip()
+        done = program([str(arg) for arg in args], self.path, env)
+        assert done.code == expect, f"{args}: status {done.code}\n{done.out}{done.err}"
+        return done.out.strip()
 
 
 @pytest.fixture(params=["sha1", "sha256"])

@@ -39,6 +39,7 @@ class App(http.server.ThreadingHTTPServer):
 
 app = App(("", 0), Handler, bind_and_activate=False)
 app.socket = socket.socket(fileno=3)
+app.socket.setblocking(False)  # who else has it may be quicker to accept, and then nobody hears a signal
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=app.shutdown).start())
 if "dies" in traits:
     sys.exit(5)

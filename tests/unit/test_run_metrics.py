@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gitrel.errors import LocalStateError
 from gitrel.ids import App, Deploy, Entry, Sha256
-from gitrel.run import metrics
+from gitrel.run import metrics, status_file
+from gitrel.run.loop import Loop
+from gitrel.run.output import Journal, Sink
 from gitrel.run.report import resident
 from gitrel.run.rollout_state import Phase
 from gitrel.run.state import Refusal, Sight, State
+from gitrel.run.status_file import StatusFile
 from gitrel.trust.checks import Check
 
 STATE = State(app=App("shop"), deploy=Deploy("production"), url="u", pin=Sha256("0" * 64))
@@ -159,3 +164,16 @@ def test_memory_of_a_session() -> None:
     begun = time.monotonic()
     assert resident(set()) == {}
     assert time.monotonic() - begun < 5
+
+
+def test_it_is_written_now_and_then_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_file, "OBSERVE", 0.01)
+    written: list[Mapping[str, Any]] = []
+    with Loop((signal.SIGUSR1,), lambda _: None) as loop, open(os.devnull, "wb") as nowhere:
+        journal = Journal(Sink(loop, nowhere.fileno()))
+        made = StatusFile(loop, journal, tmp_path / "status.json", report, written.append)
+        made.start()
+        while len(written) < 3:
+            made.write()
+            loop.turn()
+    assert written == [report()] * 3
