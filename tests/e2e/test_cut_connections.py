@@ -28,7 +28,7 @@ __all__ = ["room", "servers", "work"]  # fixtures
 Make = Callable[..., Work]
 
 CUTS = int(os.environ.get("GITREL_CUTS", "5"))
-RACERS = int(os.environ.get("GITREL_RACERS", "10"))
+RACERS = int(os.environ.get("GITREL_RACERS", "20"))
 
 
 def places(total: int) -> list[int]:

@@ -21,7 +21,7 @@ __all__ = ["farm", "host", "room", "shop"]  # fixtures
 
 Hosts = Callable[..., Host]
 Shops = Callable[[int], Shop]
-RELEASES = 5
+RELEASES = 10
 
 _NODE = """\
 const server = require("http").createServer((request, response) => {
@@ -113,7 +113,7 @@ def check_load(report: str) -> None:
     assert number_in(report, "Non-2xx responses") == 0, report
 
 
-def test_releases_of_gunicorn_under_load(room: Room, host: Hosts, tmp_path: Path) -> None:
+def test_ten_releases_of_gunicorn_under_load(room: Room, host: Hosts, tmp_path: Path) -> None:
     desk = room.desk()
     desk = replace(desk, env={**desk.env, "PIP_CACHE_DIR": str(tmp_path / "pip")})
     server = host()
