@@ -32,7 +32,7 @@ from typing import Any
 
 import pytest
 from conftest import Person
-from room import ROOT, Desk, Done, Room, files_of, run
+from room import ROOT, Desk, Done, Room, files_of, gitrel, run
 
 from gitrel.run.proctree import of_home
 
@@ -144,7 +144,7 @@ class Host:
 
     def gitrel(self, *args: str, code: int = 0, env: Mapping[str, str] | None = None) -> Done:
         """Run gitrel for this home; any other exit status than `code` fails the test."""
-        done = run(self.argv(*args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
+        done = gitrel(list(args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
         assert done.code == code, f"gitrel {' '.join(args)}: {done.code} instead of {code}\n{done.out}{done.err}"
         assert "Traceback" not in done.err
         return done
@@ -317,7 +317,7 @@ class Shop:
 
 
 @dataclass(slots=True)
-class _Farm:
+class Farm:
     """Ledgers made once a session, by number of releases."""
 
     folder: Path
@@ -328,6 +328,9 @@ class _Farm:
         if releases not in self.made:
             self.made[releases] = self._make(releases)
         folder, pin = self.made[releases]
+        return self.copy_of(folder, pin, releases, to)
+
+    def copy_of(self, folder: Path, pin: str, releases: int, to: Path) -> Shop:
         shutil.copytree(folder, to, symlinks=True)
         room = self._room(to)
         desk = Desk(path=to / "shop", env=room.env, remote=to / "remote.git")
@@ -358,11 +361,11 @@ class _Farm:
 
 
 @pytest.fixture(scope="session")
-def farm(tmp_path_factory: pytest.TempPathFactory, people: dict[str, Person]) -> _Farm:
-    return _Farm(tmp_path_factory.mktemp("farm"), people)
+def farm(tmp_path_factory: pytest.TempPathFactory, people: dict[str, Person]) -> Farm:
+    return Farm(tmp_path_factory.mktemp("farm"), people)
 
 
 @pytest.fixture
-def shop(farm: _Farm, tmp_path: Path) -> Callable[[int], Shop]:
+def shop(farm: Farm, tmp_path: Path) -> Callable[[int], Shop]:
     """`shop(n)`: a ledger of n releases, this test's own."""
     return lambda releases: farm.copy(releases, tmp_path / "dev")

@@ -79,7 +79,8 @@ def _forker() -> Forker:
     return Forker()
 
 
-def _gitrel(args: list[str], cwd: Path, env: Mapping[str, str]) -> Done:
+def gitrel(args: list[str], cwd: Path, env: Mapping[str, str]) -> Done:
+    """Run gitrel to its end, in a process of its own, without the time that its imports take."""
     if FRESH:
         return run([sys.executable, "-P", "-m", "gitrel", *args], cwd, env)
     done = _forker().run(args, cwd, env, b"", _PATIENCE)
@@ -110,7 +111,7 @@ class Desk:
         self, *args: str, code: int = 0, env: Mapping[str, str | None] | None = None, cwd: Path | None = None
     ) -> Done:
         """Run gitrel; any other exit status than `code` fails the test."""
-        done = _gitrel(list(args), cwd or self.path, self.environment(env))
+        done = gitrel(list(args), cwd or self.path, self.environment(env))
         assert done.code == code, f"gitrel {' '.join(args)}: {done.code} instead of {code}\n{done.out}{done.err}"
         assert "Traceback" not in done.err
         return done
