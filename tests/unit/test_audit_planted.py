@@ -1,4 +1,4 @@
-"""Two thousand releases with over forty planted faults of all kinds: each is found by its code, nothing else is."""
+"""A thousand releases with over forty planted faults of all kinds: each is found by its code, nothing else is."""
 
 from __future__ import annotations
 
