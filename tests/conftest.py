@@ -210,6 +210,12 @@ def keys(home: Path, people: dict[str, Person]) -> dict[str, Person]:
     return people
 
 
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is made once, for many tests to copy."""
+    return tmp_path_factory.mktemp("shelf")
+
+
 class Git(Protocol):
     def __call__(self, folder: Path, *args: str, stdin: bytes = b"", date: str = FIXED_DATE) -> bytes: ...
 

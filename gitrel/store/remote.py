@@ -29,6 +29,7 @@ __all__ = ["Fetched", "FilterUnsupported", "Limits", "Offer", "Remote"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ATTEMPTS = 6  # of a push that met somebody else's lock
+_DECLINED = "hook declined"  # git's words for one ref; the others are an "atomic push failure" then
 _PAUSE = 0.05  # seconds before the second attempt; doubles, with jitter
 _LOCKED = re.compile(r"lock|File exists|already exists|atomic|failed to update ref|incorrect old value", re.IGNORECASE)
 
@@ -264,7 +265,7 @@ class Remote:
             if not reasons or self._landed(refs):
                 return
             said = reasons.pop("")
-            if attempt == _ATTEMPTS - 1 or not any(_LOCKED.search(why) for why in reasons.values()):
+            if attempt == _ATTEMPTS - 1 or not _is_locked(reasons.values()):
                 name, why = next(iter(reasons.items()))
                 raise _refusal(name, why, said, self._push)
             time.sleep(_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # the other one is still at it
@@ -302,6 +303,11 @@ def rewritten(name: str, here: ObjectId, there: ObjectId) -> Refused:
         why=f"here it is {here}, there {there}",
         hint="the ledger was forked or rewritten: compare both with `git show`",
     )
+
+
+def _is_locked(reasons: Collection[str]) -> bool:
+    """Whether somebody else's push is in the way, for a moment."""
+    return any(map(_LOCKED.search, reasons)) and not any(_DECLINED in why for why in reasons)
 
 
 def _refusal(name: str, why: str, said: str, location: Location) -> RemoteError:

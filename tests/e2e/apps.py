@@ -320,7 +320,7 @@ Change = Callable[[Shop], object]
 
 
 @dataclass(slots=True)
-class _Farm:
+class Farm:
     """Ledgers made once a session, by number of releases and by what was done after them."""
 
     folder: Path
@@ -363,11 +363,11 @@ class _Farm:
 
 
 @pytest.fixture(scope="session")
-def farm(tmp_path_factory: pytest.TempPathFactory, people: dict[str, Person]) -> _Farm:
-    return _Farm(tmp_path_factory.mktemp("farm"), people)
+def farm(tmp_path_factory: pytest.TempPathFactory, people: dict[str, Person]) -> Farm:
+    return Farm(tmp_path_factory.mktemp("farm"), people)
 
 
 @pytest.fixture
-def shop(farm: _Farm, tmp_path: Path) -> Callable[..., Shop]:
+def shop(farm: Farm, tmp_path: Path) -> Callable[..., Shop]:
     """`shop(n)`: a ledger of n releases, this test's own. `shop(n, change)`: what a function of a module made of it."""
     return lambda releases, change=None: farm.copy(releases, tmp_path / "dev", change)

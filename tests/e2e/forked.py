@@ -1,8 +1,9 @@
 """`gitrel` without the imports: a process that has them all forks for every command.
 
 What developers type is a third of the suite's processes, and most of the time of each is imports. Each command still
-is a process of its own, with its own arguments, environment, folder and descriptors. What servers run is started as
-they start it. With `GITREL_FRESH=1` in the environment every command gets a new interpreter.
+is a process of its own, with its own arguments, environment, folder and descriptors; so is the child that it has talk
+to a remote, which is a fork of the command. What a supervisor or git's hooks run is started as they start it. With
+`GITREL_FRESH=1` in the environment every command and every such child gets a new interpreter.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, NoReturn
 
 FRESH = bool(os.environ.get("GITREL_FRESH"))
@@ -135,9 +138,67 @@ def _become(request: dict[str, object], fds: list[int]) -> NoReturn:
         errors = io.BufferedWriter(io.FileIO(2, "wb", closefd=False))
         sys.stderr = io.TextIOWrapper(errors, "utf-8", "backslashreplace", line_buffering=True)
         from gitrel.cli import main
+        from gitrel.store import transfer
 
+        vars(transfer)["subprocess"] = SimpleNamespace(Popen=_Talker, PIPE=subprocess.PIPE)
         code = main()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        os._exit(code)
+
+
+class _Talker:
+    """The `subprocess.Popen` of the child that talks to a remote, as far as its parent uses it."""
+
+    def __init__(
+        self, argv: Sequence[str], *, stderr: IO[bytes], env: Mapping[str, str], process_group: int | None, **_: object
+    ) -> None:
+        self.returncode: int | None = None
+        (given, to), (receive, out) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for number, fd in enumerate((given, out, stderr.fileno())):
+                os.dup2(fd, number)
+            _talk(argv, env, process_group)
+        os.close(given)
+        os.close(out)
+        self.stdin, self.stdout = open(to, "wb"), open(receive, "rb")  # noqa: SIM115  (closed by their user)
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int:
+        code = self._wait(0)
+        assert code is not None
+        return code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _talk(argv: Sequence[str], env: Mapping[str, str], process_group: int | None) -> NoReturn:
+    """What `python -I -c CODE` does, with the descriptors and signals that it has."""
+    code = 1
+    try:
+        if process_group is not None:
+            os.setpgid(0, process_group)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(env)
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "rb", closefd=False)), "utf-8")
+        exec(argv[-1], {"__name__": "__main__"})
+        code = 0
+    finally:
+        if code:
+            os.write(2, traceback.format_exc().encode())
         os._exit(code)

@@ -232,6 +232,7 @@ class Room:
     folder: Path
     env: dict[str, str]
     people: Mapping[str, Person]
+    shelf: Path | None = None  # keeps what many rooms begin with
     remote: Path = field(init=False)
     count: int = 0
 
@@ -247,10 +248,8 @@ class Room:
         key = self.people[person].path
         shutil.copy2(key, home / ".ssh/id_ed25519")
         shutil.copy2(f"{key}.pub", home / ".ssh/id_ed25519.pub")
-        tmp = self.folder / f"tmp-{self.count}"
-        tmp.mkdir()
-        changes = {"HOME": str(home), "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"), "TMPDIR": str(tmp)}
-        return {**self.env, **changes}
+        (self.folder / f"tmp-{self.count}").mkdir()
+        return self._env_of(self.count)
 
     def bare(self, object_format: str = "sha1") -> Path:
         """The remote: an empty bare repository."""
@@ -275,10 +274,30 @@ class Room:
         return desk
 
     def started(self, name: str = "shop", *, remote: bool = True) -> Desk:
-        """A desk after `gitrel init`."""
+        """A desk after `gitrel init`: made anew, or a copy if this is the first that the room is asked for."""
+        if self.shelf is None or name != "shop" or any(self.folder.iterdir()):
+            return self._start(name, remote=remote)
+        kept = self.shelf / ("with-remote" if remote else "alone")
+        if not kept.exists():
+            desk = self._start(name, remote=remote)
+            shutil.copytree(self.folder, kept, symlinks=True)
+            return desk
+        shutil.copytree(kept, self.folder, symlinks=True, dirs_exist_ok=True)
+        self.count = 1
+        desk = Desk(path=self.folder / name, env=self._env_of(1), remote=self.remote if remote else None)
+        if remote:
+            desk.git("remote", "set-url", "origin", str(self.remote))
+        return desk
+
+    def _start(self, name: str, *, remote: bool) -> Desk:
         desk = self.desk(name, remote=remote)
         desk.gitrel("init")
         return desk
+
+    def _env_of(self, machine: int) -> dict[str, str]:
+        home, tmp = self.folder / f"machine-{machine}", self.folder / f"tmp-{machine}"
+        changes = {"HOME": str(home), "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"), "TMPDIR": str(tmp)}
+        return {**self.env, **changes}
 
     def clone(self, name: str, person: str = "alice") -> Desk:
         """A second clone of the remote's app, on a new machine; the app's branch has to be there."""
@@ -289,7 +308,7 @@ class Room:
 
 
 @pytest.fixture
-def room(home: Path, people: dict[str, Person], tmp_path: Path) -> Room:
+def room(home: Path, people: dict[str, Person], tmp_path: Path, shelf: Path) -> Room:
     """The sealed room of `conftest`, with machines in it."""
     env = {
         **os.environ,
@@ -297,4 +316,4 @@ def room(home: Path, people: dict[str, Person], tmp_path: Path) -> Room:
         "PYTHONPATH": str(ROOT),  # the tree under test, installed or not
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return Room(folder=tmp_path, env=env, people=people)
+    return Room(folder=tmp_path, env=env, people=people, shelf=shelf)

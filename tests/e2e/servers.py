@@ -8,7 +8,8 @@
 
 sshd with its own host key and one client key, `git daemon`, and nginx with fcgiwrap and `git http-backend`: http
 with basic authentication, https with a CA of its own. They need nothing of HOME and end with the session. `Work` is the
-other side: commits to push and a home to fetch into.
+other side: commits to push and a home to fetch into. The user's shell, which sshd starts, gets another HOME: bash would
+read its .bashrc there. And the handshake is the quickest that there is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ _URL_PASSWORD = "s3cret%2Fp%40ss"
 _HTTP_BACKEND = "/usr/lib/git-core/git-http-backend"
 _PATIENCE = 20  # seconds for a server to come up
 
-_DATES = {"GIT_AUTHOR_DATE": "1700000000 +0000", "GIT_COMMITTER_DATE": "1700000000 +0000"}
+_PERSON = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Test"), ("EMAIL", "test@example.org"), ("DATE", "1700000000 +0000"))
+}
 
 _SSHD_CONFIG = """\
 ListenAddress 127.0.0.1
@@ -52,7 +57,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 AcceptEnv GIT_PROTOCOL
-SetEnv GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+SetEnv GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 HOME={folder}
+KexAlgorithms curve25519-sha256
 MaxStartups 100
 LogLevel ERROR
 """
@@ -318,8 +324,6 @@ class Work:
         self.source = folder / "source"
         self.source.mkdir(parents=True)
         self.git("init", "-q", f"--object-format={object_format}")
-        self.git("config", "user.name", "Test")
-        self.git("config", "user.email", "test@example.org")
         self.repo = Repository.open(self.source)
         self.home = Repository.init_bare(folder / "home.git", self.repo.format)
 
@@ -327,7 +331,7 @@ class Work:
         done = subprocess.run(
             ["git", *args],
             cwd=folder or self.source,
-            env={**self.env, **_DATES},
+            env={**self.env, **_PERSON},
             capture_output=True,
             text=True,
             check=False,

@@ -17,6 +17,8 @@ from gitrel.store.remote import FilterUnsupported, Remote
 __all__ = ["servers", "work"]  # fixtures
 
 FORMATS = ("sha1", "sha256")
+PROTOCOLS = pytest.mark.parametrize(("object_format", "version"), [("sha1", 2), ("sha1", 0), ("sha256", 2)])
+WAYS = ("path", "git", "ssh", "http")
 V1, V2, V3 = (f"refs/releases/v{number}" for number in (1, 2, 3))
 
 
@@ -29,7 +31,7 @@ def name(request: pytest.FixtureRequest) -> str:
 Make = Callable[..., Work]
 
 
-@pytest.mark.parametrize(("object_format", "version"), [("sha1", 2), ("sha1", 0), ("sha256", 2)])
+@PROTOCOLS
 @pytest.mark.parametrize("transport", TRANSPORTS)
 class TestEveryTransport:
     """The matrix: each way to a host, with both object formats, by both versions of git's protocol.
@@ -57,6 +59,24 @@ class TestEveryTransport:
                 remote.push(at.repo, {V3: two, V1: two})
             assert remote.list(["refs/releases/"]) == {V1: one, V2: two}
 
+    def test_no_such_repository(
+        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
+    ) -> None:
+        at = work(object_format, version=version)
+        with at.remote(servers.url(transport, name, version)) as remote:
+            for operation in (lambda: remote.list(["refs/"]), lambda: remote.push(at.repo, {V1: at.commit("a", "1")})):
+                with pytest.raises(RemoteError) as caught:
+                    operation()
+                assert caught.value.where == remote.safe_url
+                assert caught.value.hint
+                assert PASSWORD not in str(caught.value)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("transport", WAYS)
+class TestEveryWay:
+    """The same for the rest, without those that differ in how an address is written, and in TLS."""
+
     def test_shallow_stays_incremental(
         self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
     ) -> None:
@@ -75,41 +95,21 @@ class TestEveryTransport:
     def test_filter(
         self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
     ) -> None:
+        """Of a server that does not offer it, and then it does."""
         at = work(object_format, version=version)
         bare = servers.create(name, object_format=object_format)
-        at.git("config", "uploadpack.allowFilter", "true", folder=bare)
         one, two = at.commit("one", "1", files=50), at.commit("two", "2")
         with at.remote(servers.url(transport, name, version)) as remote:
             remote.push(at.repo, {V2: two})
+            with pytest.raises(FilterUnsupported):
+                at.pull(remote, [two], filter_spec="tree:0")
+            assert two not in at.home
+            at.git("config", "uploadpack.allowFilter", "true", folder=bare)
             done = at.pull(remote, [two], filter_spec="tree:0")
             assert (done.filtered, done.objects) == (True, 2)
             assert one in at.home
             assert ObjectId(at.git("rev-parse", "HEAD^{tree}")) not in at.home
             at.fsck(v2=two)
-
-    def test_filter_that_the_server_does_not_offer(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
-    ) -> None:
-        at = work(object_format, version=version)
-        servers.create(name, object_format=object_format)
-        one = at.commit("one", "1")
-        with at.remote(servers.url(transport, name, version)) as remote:
-            remote.push(at.repo, {V1: one})
-            with pytest.raises(FilterUnsupported):
-                at.pull(remote, [one], filter_spec="tree:0")
-        assert one not in at.home
-
-    def test_no_such_repository(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
-    ) -> None:
-        at = work(object_format, version=version)
-        with at.remote(servers.url(transport, name, version)) as remote:
-            for operation in (lambda: remote.list(["refs/"]), lambda: remote.push(at.repo, {V1: at.commit("a", "1")})):
-                with pytest.raises(RemoteError) as caught:
-                    operation()
-                assert caught.value.where == remote.safe_url
-                assert caught.value.hint
-                assert PASSWORD not in str(caught.value)
 
     def test_other_object_format(
         self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
@@ -125,28 +125,31 @@ class TestEveryTransport:
             with pytest.raises(RemoteError, match="object format is another"):
                 at.pull(remote, [one])
 
-    def test_a_server_without_atomic_push(
-        self, servers: Servers, work: Make, name: str, transport: str, object_format: str, version: int
-    ) -> None:
-        """One ref after the other, in the order given, and nothing after the first that is refused."""
-        at = work(object_format, version=version)
-        bare = servers.create(name, object_format=object_format)
-        at.git("config", "receive.advertiseAtomic", "false", folder=bare)
-        hook = bare / "hooks" / "update"
-        hook.write_text('#!/bin/sh\necho "$1" >> log\ntest "$1" != refs/config/v1\n')
-        hook.chmod(0o755)
-        one, two = at.commit("one", "1"), at.commit("two", "2")
-        with at.remote(servers.url(transport, name, version)) as remote:
-            assert "atomic" not in remote.offers(push=True).able
-            remote.push(at.repo, {f"refs/builds/{one}": one, V1: one})
-            assert (bare / "log").read_text().split() == [f"refs/builds/{one}", V1]
-            with pytest.raises(RemoteError, match="hook declined"):
-                remote.push(at.repo, {f"refs/builds/{two}": two, "refs/config/v1": two, V2: two})
-            shown = {f"refs/builds/{one}": one, f"refs/builds/{two}": two, V1: one}
-            assert remote.list(["refs/"]) == shown
-            with pytest.raises(Conflict, match=V1):
-                remote.push(at.repo, {V2: two, V1: two})
-            assert remote.list(["refs/"]) == shown
+
+@pytest.mark.parametrize("object_format", FORMATS)
+@pytest.mark.parametrize("transport", WAYS)
+def test_a_server_without_atomic_push(
+    servers: Servers, work: Make, name: str, transport: str, object_format: str
+) -> None:
+    """One ref after the other, in the order given, and nothing after the first that is refused."""
+    at = work(object_format)
+    bare = servers.create(name, object_format=object_format)
+    at.git("config", "receive.advertiseAtomic", "false", folder=bare)
+    hook = bare / "hooks" / "update"
+    hook.write_text('#!/bin/sh\necho "$1" >> log\ntest "$1" != refs/config/v1\n')
+    hook.chmod(0o755)
+    one, two = at.commit("one", "1"), at.commit("two", "2")
+    with at.remote(servers.url(transport, name)) as remote:
+        assert "atomic" not in remote.offers(push=True).able
+        remote.push(at.repo, {f"refs/builds/{one}": one, V1: one})
+        assert (bare / "log").read_text().split() == [f"refs/builds/{one}", V1]
+        with pytest.raises(RemoteError, match="hook declined"):
+            remote.push(at.repo, {f"refs/builds/{two}": two, "refs/config/v1": two, V2: two})
+        shown = {f"refs/builds/{one}": one, f"refs/builds/{two}": two, V1: one}
+        assert remote.list(["refs/"]) == shown
+        with pytest.raises(Conflict, match=V1):
+            remote.push(at.repo, {V2: two, V1: two})
+        assert remote.list(["refs/"]) == shown
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -246,13 +249,15 @@ def test_hook_that_refuses(servers: Servers, work: Make, name: str, atomic: bool
     bare = servers.create(name)
     at.git("config", "receive.advertiseAtomic", str(atomic).lower(), folder=bare)
     hook = bare / "hooks" / "update"
-    hook.write_text("#!/bin/sh\ncase $1 in refs/builds/*) printf 'not \\033[31mtoday\\n'; exit 1;; esac\n")
+    refuse = "printf 'not \\033[31mtoday\\n'; echo . >> asked; exit 1"
+    hook.write_text(f"#!/bin/sh\ncase $1 in refs/builds/*) {refuse};; esac\n")
     hook.chmod(0o755)
     one = at.commit("one", "1")
     with at.remote(servers.url("ssh", name)) as remote:
         with pytest.raises(RemoteError, match="hook declined") as caught:
             remote.push(at.repo, {f"refs/builds/{one}": one, V1: one})
         assert "\\x1b[31mtoday" in str(caught.value)
+        assert (bare / "asked").read_text() == ".\n", "once"
         assert remote.list(["refs/"]) == {}
 
 

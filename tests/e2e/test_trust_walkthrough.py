@@ -228,7 +228,7 @@ def test_a_server_keeps_what_it_runs_and_recovers(team: Team) -> None:
 
 @contextmanager
 def following(server: Server, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
-    args = ("run", "--home", str(server.home), "--follow", "--interval", "0.2", *flags)
+    args = ("run", "--home", str(server.home), "--follow", "--interval", "3600", *flags)
     process = server.desk.start(*args)
     try:
         yield process
@@ -236,6 +236,11 @@ def following(server: Server, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=PATIENCE)
         print(out.decode(), err.decode())
+
+
+def poke(server: Server) -> None:
+    """Have it pull now."""
+    server.desk.gitrel("poke", "--home", str(server.home))
 
 
 def until(server: Server, release: str) -> dict[str, Any]:
@@ -262,10 +267,12 @@ def test_a_repudiated_release_is_left(team: Team) -> None:
     with following(server):
         until(server, "v2")
         team.change("repudiate", "v2")
+        poke(server)
         until(server, "v1")
         assert "(check" not in (server.home / "state.json").read_text()
         team.build("three\n")
         team.release()
+        poke(server)
         until(server, "v3")
 
 
@@ -277,7 +284,9 @@ def test_a_repudiated_release_is_stopped(team: Team) -> None:
     with following(server, "--stop-if-repudiated"):
         until(server, "v2")
         team.change("repudiate", "v2")
+        poke(server)
         assert [each["pid"] for each in until(server, "none")["processes"]] in ([], [None])
         team.build("three\n")
         team.release()
+        poke(server)
         until(server, "v3")

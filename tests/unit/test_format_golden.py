@@ -352,25 +352,27 @@ def test_the_signature_is_over_the_payload(name: str, fmt: ObjectFormat) -> None
     assert by.armor(signed.payload) == f"{signed.signature}\n"
 
 
-def edits(raw: bytes) -> Iterator[bytes]:
-    """Every byte with one bit flipped, deleted, or preceded by one that matters to some grammar."""
+def edits(raw: bytes, turn: int) -> Iterator[bytes]:
+    """Every byte with one bit flipped, deleted, or preceded by one that matters to some grammar; every other of these,
+    and the rest with the other `turn`."""
     for at, byte in enumerate(raw):
-        for bit in range(8):
+        for bit in range(turn, 8, 2):
             yield raw[:at] + bytes([byte ^ 1 << bit]) + raw[at + 1 :]
-        yield raw[:at] + raw[at + 1 :]
-        for extra in (b"\n", b" ", b"\0", b"\r", b"0", b"a", b"=", b":", b"\xc3"):
+        for extra in (b"\n", b" ", b"\0", b"\r", b"0", b"a", b"=", b":", b"\xc3")[turn::2]:
             yield raw[:at] + extra + raw[at:]
+    yield from (raw[:at] + raw[at + 1 :] for at in range(len(raw)))
     yield from (raw + extra for extra in (b"\n", b" ", b"\0", b"a"))
 
 
 @each_format
 @each_record
 def test_one_record_is_one_byte_string(name: str, fmt: ObjectFormat) -> None:
-    """An edit of one byte is refused, or says something else, or is signed otherwise."""
+    """An edit of one byte is refused, or says something else, or is signed otherwise. The two formats share the edits:
+    one grammar reads both."""
     golden = LEDGERS[fmt].records[name]
     meaning = parse(name, golden, fmt)
     refused = 0
-    for edited in edits(golden):
+    for edited in edits(golden, turn=list(ObjectFormat).index(fmt)):
         if edited == golden:
             continue
         try:

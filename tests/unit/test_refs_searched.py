@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -146,6 +147,14 @@ class Counted:
         return found
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A remote for readers."""
+    with Repository.init_bare(tmp_path_factory.mktemp("many") / "r.git", ObjectFormat.SHA1) as repo:
+        fill(repo, repo.write("blob", b"x"), (RELEASES, MANY), (STAGING, 40), (TRUST, 3))
+        return repo.path
+
+
 @pytest.mark.parametrize(
     ("known", "refs", "asked"),
     [
@@ -161,9 +170,8 @@ class Counted:
         (0, MANY, 1),
     ],
 )
-def test_a_remote_is_asked_for_news_alone(repo: Repository, tag: ObjectId, known: int, refs: int, asked: int) -> None:
-    fill(repo, tag, (RELEASES, MANY), (STAGING, 40), (TRUST, 3))
-    with Remote.resolve(None, str(repo.path), env={}) as remote:
+def test_a_remote_is_asked_for_news_alone(many: Path, known: int, refs: int, asked: int) -> None:
+    with Remote.resolve(None, str(many), env={"PATH": os.environ["PATH"]}) as remote:
         counted = Counted(remote)
         found = list_ahead(counted, {RELEASES: known}, ("refs/trust/",))  # type: ignore[arg-type]
         everything = remote.list(["refs/"])

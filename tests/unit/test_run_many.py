@@ -1,4 +1,4 @@
-"""A home and a remote with ten thousand releases: what is asked again and again costs what it costs with ten."""
+"""A home and a remote with thousands of releases: what is asked again and again costs what it costs with ten."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from gitrel.store.pack import PackWriter
 from gitrel.store.repository import Repository
 from gitrel.trust.anchor import Anchor
 
-RELEASES = 10_000
+RELEASES = 4000
 FEW = 150  # refs
-SECONDS = 10.0  # of CPU, at most, for a command of which the slowest takes 2.5
+SECONDS = 4.0  # of CPU, at most, for a command of which the slowest takes 1
 ROOT = str(Path(__file__).parents[2])
 POLL = """
 import sys
@@ -84,7 +84,7 @@ class Server:
 
 
 @pytest.mark.timeout(400)
-def test_ten_thousand_releases(tmp_path: Path) -> None:
+def test_thousands_of_releases(tmp_path: Path) -> None:
     sim = Simulator()
     sim.trust()
     for number in range(1, RELEASES + 1):
@@ -103,7 +103,7 @@ def test_ten_thousand_releases(tmp_path: Path) -> None:
     anchor = Anchor(Entry(RELEASES), last.id, last.record.trust.entry)
     home.change_state(lambda state: replace(state, seen=anchor, ready=anchor.entry))
     assert server.gitrel("pull")[0] == f"v{RELEASES} (nothing new)\n"
-    costs = {name: server.gitrel(*name.split())[1:] for name in ("status --json", "pull", "scale", "pin v9000")}
+    costs = {name: server.gitrel(*name.split())[1:] for name in ("status --json", "pull", "scale", "pin v3600")}
     costs |= {"first poll": server.poll()[1:], "poll": server.poll()[1:]}
     assert 0 < costs["pull"][1] < FEW, "the newest, and what would follow it"
     os.utime(path / "run/pull.lock", (0, 0))
@@ -111,7 +111,7 @@ def test_ten_thousand_releases(tmp_path: Path) -> None:
     assert costs["poll"][1] == 0, "nothing is there below what is watched"
     assert costs["poll"][0] < costs["pull"][0]
     assert {name: cost for name, cost in costs.items() if cost[0] > SECONDS} == {}
-    assert (path / "current/version").read_text() == "9000\n"
+    assert (path / "current/version").read_text() == "3600\n"
     release(sim, RELEASES + 1)
     with Repository.open(remote) as repo:
         store(sim, repo)
@@ -122,7 +122,7 @@ def test_ten_thousand_releases(tmp_path: Path) -> None:
     assert server.poll()[2] == 0
     begun = time.monotonic()
     pruned = json.loads(server.gitrel("prune", "--keep", "1", "--json")[0])
-    assert pruned["kept"] == ["v9000", f"v{RELEASES + 1}"]
+    assert pruned["kept"] == ["v3600", f"v{RELEASES + 1}"]
     assert time.monotonic() - begun < 60
-    assert server.gitrel("exec", "web")[0] == "9000\n"
+    assert server.gitrel("exec", "web")[0] == "3600\n"
     print(costs, seconds, pruned)

@@ -186,11 +186,11 @@ def serve_pack(listener: socket.socket, data: bytes) -> threading.Thread:
 
 def test_memory_ends_at_its_limit(tmp_path: Path, listener: socket.socket, store: Repository) -> None:
     """Two objects that fit one by one and not together; the parent's memory is never touched."""
-    base = bytes(200_000_000)
+    base = bytes(100_000_000)
     size = number(len(base))
-    delta = size + size + b"".join(copy(0, 10_000_000) for _ in range(20))
+    delta = size + size + b"".join(copy(0, 10_000_000) for _ in range(10))
     thread = serve_pack(listener, pack(whole(3, base), ref_delta(blob_id(base), delta[:-8] + copy(1, 10_000_000))))
-    limits = Limits(memory_bytes=500_000_000)
+    limits = Limits(memory_bytes=300_000_000)
     with (
         Remote.resolve(None, url_of(listener), env=ENV, limits=limits) as remote,
         Quarantine(store, tmp_path / "q") as quarantine,
@@ -204,8 +204,8 @@ def test_memory_ends_at_its_limit(tmp_path: Path, listener: socket.socket, store
 def test_cpu_time_ends_at_its_limit(tmp_path: Path, listener: socket.socket, store: Repository) -> None:
     base = bytes(20_000_000)
     head = number(len(base)) + number(len(base) + 4)
-    body = b"".join(copy(0, 1_000_000) for _ in range(20))
-    entries = [ref_delta(blob_id(base), head + body + insert(b"%04d" % at)) for at in range(400)]
+    body, name = copy(0, 1_000_000) * 20, blob_id(base)
+    entries = [ref_delta(name, head + body + insert(b"%04d" % at)) for at in range(400)]
     thread = serve_pack(listener, pack(whole(3, base), *entries))
     limits = Limits(cpu_seconds=1, total_bytes=10**12)
     with (

@@ -6,6 +6,7 @@ The server is a few lines of smart HTTP on loopback; each row is what it does in
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import http.server
 import os
@@ -13,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +98,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def flood(self, data: bytes) -> None:
         self.begin()
         while not self.server.stop.is_set():
-            self.wfile.write(data)
+            self.wfile.write(data * (60_000 // len(data) + 1))
 
     def drip(self, data: bytes, pause: float) -> None:
         self.begin()
@@ -109,8 +111,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Silent."""
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
@@ -118,6 +120,19 @@ def server() -> Iterator[Server]:
         running.stop.set()
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[tuple[Server, Remote]]:
+    """One server and one child that talks to it, for many rows: what was bad does not spoil what follows."""
+    with serving() as running, open_remote(running) as remote:
+        yield running, remote
 
 
 @pytest.fixture
@@ -151,8 +166,13 @@ def open_remote(server: Server, limits: Limits = LIMITS, url: str = "") -> Remot
 
 
 def refused_list(server: Server, limits: Limits = LIMITS, url: str = "") -> RemoteError:
+    with open_remote(server, limits, url) as remote:
+        return refuses_to_list(remote)
+
+
+def refuses_to_list(remote: Remote) -> RemoteError:
     started = time.monotonic()
-    with open_remote(server, limits, url) as remote, pytest.raises(RemoteError) as caught:
+    with pytest.raises(RemoteError) as caught:
         remote.list(["refs/"])
     assert time.monotonic() - started < 12
     assert str(caught.value).isprintable()
@@ -163,13 +183,14 @@ def refused_list(server: Server, limits: Limits = LIMITS, url: str = "") -> Remo
 def refused_fetch(
     server: Server, store: Repository, limits: Limits = LIMITS, *, depth: int | None = None
 ) -> RemoteError:
+    with open_remote(server, limits) as remote:
+        return refuses_to_fetch(remote, store, depth=depth)
+
+
+def refuses_to_fetch(remote: Remote, store: Repository, *, depth: int | None = None) -> RemoteError:
     before, started = contents(store.path), time.monotonic()
     folder = store.path.parent / "quarantine"
-    with (
-        open_remote(server, limits) as remote,
-        pytest.raises(RemoteError) as caught,
-        Quarantine(store, folder) as quarantine,
-    ):
+    with pytest.raises(RemoteError) as caught, Quarantine(store, folder) as quarantine:
         remote.fetch(quarantine, [WANT], depth=depth)
     assert time.monotonic() - started < 12
     assert contents(store.path) == before
@@ -216,10 +237,11 @@ ADVERTISEMENTS = {
 
 
 @pytest.mark.parametrize("row", ADVERTISEMENTS)
-def test_advertisements(server: Server, row: str) -> None:
+def test_advertisements(lasting: tuple[Server, Remote], row: str) -> None:
+    server, remote = lasting
     body, what = ADVERTISEMENTS[row]
     server.advertise = lambda to: to.reply(body)
-    error = refused_list(server)
+    error = refuses_to_list(remote)
     assert re.search(what, str(error)), error
 
 
@@ -277,7 +299,7 @@ class TestHttp:
             to.server.stop.wait(20)
 
         server.advertise = advertise
-        assert "does not answer" in refused_list(server).what
+        assert "does not answer" in refused_list(server, replace(LIMITS, idle_seconds=1)).what
 
     def test_silence_inside_the_advertisement(self, server: Server) -> None:
         def advertise(to: Handler) -> None:
@@ -286,11 +308,11 @@ class TestHttp:
             to.server.stop.wait(20)
 
         server.advertise = advertise
-        assert "does not answer" in refused_list(server).what
+        assert "does not answer" in refused_list(server, replace(LIMITS, idle_seconds=1)).what
 
     def test_a_byte_at_a_time(self, server: Server) -> None:
         server.advertise = lambda to: to.drip(HONEST, 0.5)
-        assert "limit wall_seconds" in str(refused_list(server))
+        assert "limit wall_seconds" in str(refused_list(server, replace(LIMITS, wall_seconds=3)))
 
     @pytest.mark.parametrize("data", [pkt(WANT.encode() + b" refs/tags/x"), b"0004" * 1000, b"fff0" + b"x" * 65516])
     def test_endless_advertisement(self, server: Server, data: bytes) -> None:
@@ -299,9 +321,11 @@ class TestHttp:
 
 
 @pytest.mark.parametrize("row", [row for row in BAD if not row.startswith("P01")])
-def test_bad_packs(server: Server, store: Repository, row: str) -> None:
+def test_bad_packs(lasting: tuple[Server, Remote], store: Repository, row: str) -> None:
+    server, remote = lasting
+    server.advertise = lambda to: to.reply(HONEST)
     server.answer = lambda to: to.reply(NAK + band(1, BAD[row]) + b"0000")
-    assert "damaged pack" in refused_fetch(server, store).what
+    assert "damaged pack" in refuses_to_fetch(remote, store).what
 
 
 @pytest.mark.parametrize("row", COSTLY)
@@ -330,10 +354,12 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("row", ANSWERS)
-def test_answers(server: Server, store: Repository, row: str) -> None:
+def test_answers(lasting: tuple[Server, Remote], store: Repository, row: str) -> None:
+    server, remote = lasting
     body, what = ANSWERS[row]
+    server.advertise = lambda to: to.reply(HONEST)
     server.answer = lambda to: to.reply(body)
-    error = refused_fetch(server, store)
+    error = refuses_to_fetch(remote, store)
     assert re.search(what, str(error)), error
 
 

@@ -342,9 +342,14 @@ class TestUseless:
         zeros = whole(BLOB, bytes(5_000_000))
         data = pack(*([zeros] if limit == "total_bytes" else [whole(BLOB, b"%d" % at) for at in range(3000)]))
         if limit == "cpu_seconds":
-            data = pack(*(whole(BLOB, b"%d" % at + bytes(30_000_000)) for at in range(100)))
+            size = 20_000_000
+            delta = number(size) + number(size + 4) + copy(0, 1_000_000) * 20
+            entries = [whole(BLOB, bytes(size))]
+            for at in range(300):
+                entries.append(ofs_delta(sum(map(len, entries)), delta + insert(b"%04d" % at)))
+            data = pack(*entries)
         (folder / "pack/incoming-1.tmp").write_bytes(data)
-        most = {"total_bytes": 1_000_000, "objects": 1000, "cpu_seconds": 2}[limit]
+        most = {"total_bytes": 1_000_000, "objects": 1000, "cpu_seconds": 1}[limit]
         with Remote.resolve(None, str(work.path / ".git"), env=GIT, limits=Limits(**{limit: most})) as remote:
             told: list[int] = []
             remote.fetch_files(quarantine, folder, [work.new], sure=True, begin=told.append)

@@ -1,4 +1,4 @@
-"""Ten thousand releases under thirty trust records: how long all checks of the records take, and how much memory.
+"""Four thousand releases under thirty trust records: how long all checks of the records take, and how much memory.
 
 The yardstick is `git verify-commit` over the same records, measured on a sample of them in a real repository. Both
 are counted in seconds of CPU, so that another program on the machine changes neither. Seen: 53 to 58 times as fast
@@ -26,7 +26,7 @@ from gitrel.store.repository import Repository
 from gitrel.trust.ledger import ReleaseLedger
 from gitrel.trust.walk import RecordReader, walk_releases
 
-RELEASES, TRUSTS, SAMPLE = 10_000, 30, 40
+RELEASES, TRUSTS, SAMPLE = 4000, 30, 40
 FLOOR = 35  # times as fast as git over all records, at the very least
 
 
@@ -86,7 +86,7 @@ def git_seconds(sim: Simulator, folder: Path) -> float:
 
 
 @pytest.mark.timeout(600)
-def test_ten_thousand_releases(
+def test_thousands_of_releases(
     large: Simulator, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     program("ssh-keygen")
@@ -97,7 +97,7 @@ def test_ten_thousand_releases(
     print(f"\n{figures}; {whole:.0f} times as fast over all records, {releases:.0f} if git does the releases alone")
     record_property("ratio", f"{whole:.1f}")
     assert whole > FLOOR
-    assert ours < 60
+    assert ours < 24
 
 
 @pytest.mark.timeout(300)
@@ -114,7 +114,7 @@ def test_each_part_is_verified_once(large: Simulator, monkeypatch: pytest.Monkey
     assert len(seen) == len(set(seen)) <= len(records(large))
 
 
-TRACED = 4_000  # tracing costs a multiple of the work
+TRACED = 2000  # tracing costs a multiple of the work
 
 
 @pytest.mark.timeout(600)
