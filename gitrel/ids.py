@@ -61,15 +61,18 @@ class Sha256(_Word):
 
     @classmethod
     def of(cls, kind: Kind, data: bytes) -> Self:
-        return cls(_object_digest("sha256", kind, data))
+        return str.__new__(cls, _object_digest("sha256", kind, data))
 
     @property
     def raw(self) -> bytes:
         return bytes.fromhex(self)
 
 
+_DIGESTS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
+
+
 def _object_digest(algorithm: str, kind: Kind, data: bytes) -> str:
-    digest = hashlib.new(algorithm, b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
+    digest = _DIGESTS[algorithm](b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
     digest.update(data)
     return digest.hexdigest()
 
@@ -86,7 +89,7 @@ class ObjectFormat(StrEnum):
 
     def object_id(self, kind: Kind, data: bytes) -> ObjectId:
         """The id of an object; gitobject header and data are hashed as git-hash-object(1) does."""
-        return ObjectId(_object_digest(self.value, kind, data))
+        return str.__new__(ObjectId, _object_digest(self.value, kind, data))
 
     def holds(self, oid: ObjectId) -> bool:
         return len(oid) == 2 * self.raw_length

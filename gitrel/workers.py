@@ -70,17 +70,18 @@ class _Result(Generic[R]):
 
 
 def in_order(
-    shares: Iterable[Share[K, T]], work: Callable[[T], R], *, ahead: int
+    shares: Iterable[Share[K, T]], work: Callable[[T], R], *, ahead: int, busy: bool = False
 ) -> Generator[tuple[K, R], None, None]:
     """What `work` makes of each share, in order, `ahead` of the consumer by so much cost.
 
+    `busy`: the consumer has as much to do as the workers, and leaves them one processor less.
     `work` sees the caller's memory as it was when the first worker was forked; what it changes there stays with it.
     Raises what `work` raises, and `LocalStateError` for a worker that was killed. Close it (`contextlib.closing`) if
     it may not be exhausted.
     """
     waiting: deque[tuple[Share[K, T], _Result[R]]] = deque()
     held = 0
-    with _Crew(work) as crew:
+    with _Crew(work, max(1, WORKERS - busy)) as crew:
         for share in shares:
             waiting.append((share, crew.give(share.task)))
             held += share.cost
@@ -156,8 +157,9 @@ class _Worker(Generic[R]):
 class _Crew(Generic[R]):
     """The workers, made when they are first needed."""
 
-    def __init__(self, work: Callable[[Any], R]) -> None:
+    def __init__(self, work: Callable[[Any], R], most: int) -> None:
         self._work = work
+        self._most = most
         self._workers: list[_Worker[R]] = []
         self._given = 0
 
@@ -190,7 +192,7 @@ class _Crew(Generic[R]):
     def _start(self) -> None:
         """As many as can be had."""
         with contextlib.suppress(OSError):
-            while len(self._workers) < WORKERS:
+            while len(self._workers) < self._most:
                 self._workers.append(_Worker(self._work, self._workers))
 
     def _turn(self, *, wait: bool = True) -> None:

@@ -38,7 +38,6 @@ from gitrel.ids import (
     Sha256,
 )
 
-_TRAILER = re.compile(r"([A-Z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)*): (\S(?:[^\n]*\S)?)")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _REFUSED = re.compile(r"refused ([1-9][0-9]?)")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -48,30 +47,30 @@ class _Trailers:
     """The trailer block, taken line by line in the order of the spec."""
 
     def __init__(self, block: str, fmt: ObjectFormat) -> None:
-        self._lines = block.split("\n")
+        self._lines = block.split("\n")[::-1]  # the next one last
         self._fmt = fmt
 
     def optional(self, key: str) -> str | None:
         if not self._lines:
             return None
-        match = _TRAILER.fullmatch(self._lines[0])
-        if match is None:
-            raise FormatError("not a trailer", why=repr(self._lines[0][:80]))
-        if match[1] != key:
+        name, _, value = self._lines[-1].partition(": ")
+        if name != key:
             return None
-        del self._lines[0]
-        return match[2]
+        if not value or value != value.strip():
+            raise FormatError("not a trailer", why=repr(self._lines[-1][:80]))
+        del self._lines[-1]
+        return value
 
     def take(self, key: str) -> str:
         value = self.optional(key)
         if value is None:
-            found = repr(self._lines[0][:60]) if self._lines else "the end"
+            found = repr(self._lines[-1][:60]) if self._lines else "the end"
             raise FormatError(f"expected the trailer {key!r}", why=f"found {found}")
         return value
 
     def end(self) -> None:
         if self._lines:
-            raise FormatError("a trailer that does not belong here", why=repr(self._lines[0][:80]))
+            raise FormatError("a trailer that does not belong here", why=repr(self._lines[-1][:80]))
 
     def oid(self, text: str) -> ObjectId:
         oid = ObjectId(text)

@@ -48,7 +48,7 @@ def windows(objects: Objects, oids: Sequence[ObjectId]) -> Generator[Window, Non
             signatures = [each for each in signed if each is not None]
             yield Share((Window(some, commits, {}), signatures), signatures, 2 * sum(map(len, commits.values())))
 
-    with contextlib.closing(in_order(shares(), _verify, ahead=_AHEAD)) as verified:
+    with contextlib.closing(in_order(shares(), _verify, ahead=_AHEAD, busy=True)) as verified:
         for (window, signatures), keys in verified:
             good = {each: key for each, key in zip(signatures, keys, strict=True) if key is not None}
             yield window._replace(signers=good)
