@@ -127,9 +127,9 @@ class TrustChain:
     def __iter__(self) -> Iterator[VerifiedTrust]:
         return iter(self._entries)
 
-    def after(self, entry: Entry) -> Sequence[VerifiedTrust]:
-        """The entries after `entry`, oldest first."""
-        return self._entries[entry:]
+    def after(self, entry: Entry, last: int | None = None) -> Sequence[VerifiedTrust]:
+        """The entries after `entry`, oldest first, and up to number `last`."""
+        return self._entries[entry:last]
 
     def add(
         self,

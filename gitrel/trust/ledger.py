@@ -15,7 +15,9 @@ under its build or config record.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate
 
 from gitrel.dataclass import dataclass, field
 from gitrel.errors import GitrelError, LocalStateError, NotFound, Refused
@@ -108,6 +110,7 @@ class _Heads:
         self._trust = trust
         self._deploy = deploy
         self._reach: list[int] = []  # by trust record, from v1: the number of its head, 0 without one
+        self._least: list[int] = []  # the same, of it and of all that come after it
         self._named: dict[int, list[tuple[Entry, RecordId]]] = {}
 
     def _follow(self) -> None:
@@ -116,13 +119,14 @@ class _Heads:
             self._reach.append(head.entry if head else 0)
             if head is not None:
                 self._named.setdefault(head.entry, []).append((trust.entry, head.id))
+        self._least = list(accumulate(reversed(self._reach), min))[::-1]
 
     def later(self, cited: Entry, release: Entry) -> list[VerifiedTrust]:
         """The trust records after `cited` that were made before `release` was, as far as their heads say."""
-        if cited == len(self._trust):
-            return []
-        self._follow()
-        return [trust for trust in self._trust.after(cited) if self._reach[trust.entry - 1] < release]
+        if len(self._reach) < len(self._trust):
+            self._follow()
+        reach, end = self._reach, bisect_left(self._least, release, cited)  # few: a ledger's heads go up
+        return [trust for at, trust in enumerate(self._trust.after(cited, end), cited) if reach[at] < release]
 
     def fork(self, release: Entry, identity: RecordId) -> tuple[Entry, RecordId] | None:
         """The trust record that names another release at this number, and which."""
