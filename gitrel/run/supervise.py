@@ -20,6 +20,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -285,14 +286,14 @@ class Supervisor:
             case rollout_state.KillAll():
                 self._cast.kill()
             case rollout_state.MarkPrepared(formation):
-                self._journal.say(f"the release phase of {formation.release} is done")
-                self._record(f"release phase of {formation.release}", lambda: self._recorder.prepared(formation))
+                what = f"release phase of {formation.release}"
+                self._record(what, lambda: self._recorder.prepared(formation), f"the {what} is done")
             case rollout_state.MarkGood(formation):
                 self._is_good(formation)
             case rollout_state.MarkFailed(formation, why):
-                self._journal.say(f"{formation.release} failed: {why}")
-                said = self._cast.last_words(formation.release)
-                self._record(f"failure of {formation.release}", lambda: self._recorder.failed(formation, why, said))
+                words = self._cast.last_words(formation.release)
+                call = partial(self._recorder.failed, formation, why, words)
+                self._record(f"failure of {formation.release}", call, f"{formation.release} failed: {why}")
             case rollout_state.Say(text):
                 self._journal.say(text)
 
@@ -302,18 +303,23 @@ class Supervisor:
         self._cast.start(formation, members)
 
     def _is_good(self, formation: Formation) -> None:
-        self._journal.say(f"{formation.release} is good")
         self._since = time.time()
         self._room.sockets.keep(formation.sockets)
         self._vouched.clear()
-        self._record("good release", lambda: self._recorder.good(formation))
+        self._record("good release", lambda: self._recorder.good(formation), f"{formation.release} is good")
         self._manager.ready()
 
-    def _record(self, what: str, call: Callable[[], None]) -> None:
-        """Have it remembered, if need be later: the disk may be full just now. A newer one of a kind replaces it."""
+    def _record(self, what: str, call: Callable[[], None], said: str) -> None:
+        """Have it remembered, if need be later: the disk may be full just now. A newer one of a kind replaces it.
+
+        It is `said` after that: who reads it in the log, and then asks for the status, finds it there.
+        """
         self._unrecorded.pop(what, None)
         self._unrecorded[what] = call
-        if (problem := self._write_down()) is not None:
+        problem = self._write_down()
+        self._status.write()
+        self._journal.say(said)
+        if problem is not None:
             self._journal.say(f"{what} could not be recorded yet: {problem}")
 
     def _write_down(self) -> GitrelError | None:

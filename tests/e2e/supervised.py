@@ -94,6 +94,9 @@ class Recorder:
     def failed(self, formation, why, last_words):
         note(f"failed {formation.release}: {why}" + "".join(" / " + line.decode() for line in last_words))
 
+def told(document):  # into the log itself, so that it shows which of the two came first
+    os.write(1, f"status: {document['phase']} {document['release']}, failed {document['failed']}\\n".encode())
+
 lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
 fcntl.flock(lock, fcntl.LOCK_EX)
 options = json.loads((folder / "options.json").read_text())
@@ -103,6 +106,8 @@ looker = Looker(
     cwd=folder, interval=options.pop("interval", None), limit=options.pop("limit", 60.0),
 )
 options.setdefault("manager_env", os.environ)
+if options.pop("told", False):
+    options["observe"] = told
 Supervisor(
     Recorder(), looker, wish(folder, ""), home=str(folder), status=folder / "status.json", output=1, hold=[lock],
     given=inherited(os.environ), **options,
@@ -178,7 +183,7 @@ class Server:
         return self.running.returncode
 
     def status(self) -> dict[str, Any]:
-        """As it was written before the supervisor last went to wait; what `expect` has just seen may be later."""
+        """Whatever a log line says of a release is in it; other changes may follow until the supervisor waits."""
         found: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
         return found
 

@@ -205,6 +205,20 @@ def test_a_failing_release_gives_way_to_the_good_one(server: Server, bad: dict[s
     assert server.status()["failed"] == ["v2"]
 
 
+def test_what_the_log_says_of_a_release_is_in_the_status_file_before(server: Server) -> None:
+    server.want("v1", web(SLEEP))
+    server.start(told=True)
+    server.up()
+    server.want("v2", web("exit 1", settle=5))
+    server.signal(signal.SIGHUP)
+    server.expect("v2 failed")
+    server.expect("v1 is good", in_any_order=True)
+    said = [line for line in server.stop().splitlines() if re.search("status: |is good|failed: ", line)]
+    before = [said[said.index(line) - 1] for line in said if re.search(r"v1 is good|v2 failed: ", line)]
+    assert before[0] == "status: steady v1, failed []"
+    assert before[1].endswith("failed ['v2']")
+
+
 def test_the_first_start_falls_back_to_the_last_good_release(server: Server) -> None:
     server.want("v1", web(SLEEP), file="good.json")
     server.want("v2", web("exit 1", settle=5))
