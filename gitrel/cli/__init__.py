@@ -8,12 +8,12 @@ import sys
 
 # A command ends soon, and what it makes in great numbers, modules and records, is in no cycle: to look for cycles as
 # often as Python does takes up to a fifth of its time.
-_COLLECT = (50_000, 20, 100)
+COLLECT = (50_000, 20, 100)
 
 
 def main() -> int:
     """The entry point `gitrel`. Returns the exit status (`gitrel.errors.ExitCode`)."""
-    gc.set_threshold(*_COLLECT)
+    gc.set_threshold(*COLLECT)
     if sys.argv[1:2] == ["exec"]:
         from gitrel.cli.executing import quickly
         from gitrel.cli.outcome import outcome

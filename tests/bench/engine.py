@@ -1,10 +1,12 @@
 """gitrel's side of the rows, each in a process of its own, so that its memory is its own: see `measure.own`.
+Each returns seconds, and the workers that it had if those were not all.
 
 What is timed is the work on files. Starting Python is not part of it.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gitrel.cli import COLLECT
 from gitrel.ids import PRODUCTION, ObjectFormat, ObjectId, Sha256
 from gitrel.store import builds
 from gitrel.store.checkout import Base, stage_checkout
@@ -73,7 +76,7 @@ def verify(repo: str, pin: str, releases: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
     if good != releases:
         raise RuntimeError(f"{good} of {releases} are good")
-    return {"seconds": seconds}
+    return {"seconds": seconds, "workers": max(1, WORKERS - 1)}
 
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -85,12 +88,13 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
+    gc.set_threshold(*COLLECT)
     before = _processor()
     found = FUNCTIONS[sys.argv[1]](**json.loads(sys.argv[2]))
     cpu = _processor() - before
     # VmHWM, not ru_maxrss: that one remembers the process which this one was forked from (proc(5), getrusage(2))
     own = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
-    workers = WORKERS * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    workers = found.pop("workers", WORKERS) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(json.dumps({**found, "cpu": cpu, "peak": (own + workers) / 1024}))
 
 
