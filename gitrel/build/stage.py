@@ -220,6 +220,7 @@ def room(tmp: Path, commit: ObjectId) -> Iterator[Path]:
         for stale in sorted(tmp.glob(f"{prefix}*")):
             with _entered(stale) as free:
                 if free:
+                    kill_leftovers(home=stale / "home", temp=stale / "tmp")
                     _clear(stale)
         folder, lock = _make_room(tmp, f"{prefix}{commit}")
     except OSError as error:
@@ -230,7 +231,7 @@ def room(tmp: Path, commit: ObjectId) -> Iterator[Path]:
         yield folder
     finally:
         try:
-            remove_tree(folder)
+            _clear(folder)
         except OSError as error:
             raise LocalStateError("cannot remove the build's folder", where=str(folder), why=str(error)) from error
         finally:
@@ -282,12 +283,12 @@ def _is_same(lock: int, folder: Path) -> bool:
         return False
 
 
-def _clear(stale: Path) -> None:
-    kill_leftovers(home=stale / "home", temp=stale / "tmp")
+def _clear(folder: Path) -> None:
+    """Or leave it for the next build to clear, if a program that outlived an earlier build is at work in it."""
     try:
-        remove_tree(stale)
+        remove_tree(folder)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # somebody who outlived the build is still at it
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
             raise
 
 
