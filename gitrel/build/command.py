@@ -27,12 +27,13 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import IO, cast
 
 from gitrel.errors import BuildFailed
 from gitrel.format.provenance import redact_urls
+from gitrel.processes import environment, snapshot
 
 TAIL = 20  # lines of output that an error shows
 GRACE = 5.0  # seconds between TERM and KILL
@@ -139,7 +140,7 @@ def kill_leftovers(*, home: Path, temp: Path, session: int | None = None) -> Non
         _kill(session, signal.SIGKILL, group=True)
     marks = {b"HOME=" + os.fsencode(home), b"TMPDIR=" + os.fsencode(temp)}
     deadline = time.monotonic() + GRACE
-    while (left := list(_relatives(session, marks))) and time.monotonic() < deadline:
+    while (left := _relatives(session, marks)) and time.monotonic() < deadline:
         for pid in left:
             _kill(pid, signal.SIGKILL)
         time.sleep(0.002)  # for the kernel to take them away
@@ -154,19 +155,12 @@ def _kill(pid: int, number: signal.Signals, *, group: bool = False) -> None:
             os.kill(pid, number)
 
 
-def _relatives(session: int | None, marks: Set[bytes]) -> Iterator[int]:
+def _relatives(session: int | None, marks: Set[bytes]) -> list[int]:
     """Other living processes of the session, or with a mark in their environment (proc(5))."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
-        try:
-            # pid (name) state ppid pgrp session …; the name may hold spaces and brackets
-            state, _, _, its_session = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
-            if state in "ZX" or pid == os.getpid():
-                continue
-            if int(its_session) == session or not marks.isdisjoint((folder / "environ").read_bytes().split(b"\0")):
-                yield pid
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has ended meanwhile, or is another user's
+    if not os.path.isdir("/proc/self"):
+        return []
+    others = (seen for seen in snapshot().values() if not seen.dead and seen.pid != os.getpid())
+    return [seen.pid for seen in others if seen.session == session or not marks.isdisjoint(environment(seen.pid))]
 
 
 def _secrets(caller: Mapping[str, str], pass_env: Iterable[str]) -> tuple[str, ...]:

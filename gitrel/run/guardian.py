@@ -26,7 +26,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from gitrel.run.proctree import kill_all, of_home
+from gitrel.processes import kill_all
+from gitrel.run.proctree import of_home
 from gitrel.run.spawn import arrange_fds, default_signals, set_name, signals_blocked
 
 NAME = "gitrel-guardian"

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from gitrel.errors import FormatError, LocalStateError, NotFound
 from gitrel.ids import Entry
+from gitrel.processes import look, snapshot
 from gitrel.run.formation import home_of
-from gitrel.run.proctree import look, mark_of, snapshot
+from gitrel.run.proctree import mark_of
 
 if TYPE_CHECKING:  # who asks what runs knows nothing of how it is kept running
     from gitrel.run.home import Home

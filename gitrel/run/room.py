@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gitrel.dataclass import dataclass
+from gitrel.processes import Seen
 from gitrel.run.formation import Process
 from gitrel.run.guardian import Guardian
 from gitrel.run.loop import Loop
 from gitrel.run.output import Journal
-from gitrel.run.proctree import Seen
 from gitrel.run.sockets import Sockets
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gitrel.errors import GitrelError, LocalStateError, Unhealthy
+from gitrel.processes import Seen, descendants, kill_all, snapshot
 from gitrel.run import report, rollout, rollout_state
 from gitrel.run.cast import Cast
 from gitrel.run.courier import Courier
@@ -35,7 +36,7 @@ from gitrel.run.lifecycle import Exit
 from gitrel.run.loop import Loop, Timer
 from gitrel.run.notify import Manager
 from gitrel.run.output import Journal, Sink
-from gitrel.run.proctree import Seen, descendants, kill_all, mark_of, of_home, snapshot
+from gitrel.run.proctree import mark_of, of_home
 from gitrel.run.rollout_state import Close, Phase, Rollout, Wanted
 from gitrel.run.room import Room
 from gitrel.run.sockets import Sockets

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from gitrel.processes import BATCH, Seen, strike
 from gitrel.run.loop import Loop, Timer
-from gitrel.run.proctree import BATCH, Seen, strike
 
 RETRY = 0.1  # seconds
 

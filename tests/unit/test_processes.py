@@ -6,13 +6,16 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from gitrel.processes import EXEC_LIMIT, Seen, descendants, environment, hold, kill_all, look, parse_stat, strike
 from gitrel.run.formation import MARK, home_of, mark
-from gitrel.run.proctree import Seen, descendants, hold, kill_all, look, mark_of, of_home, parse_stat, strike
+from gitrel.run.proctree import mark_of, of_home
 
 HOME = f"/srv/a:b-{os.getpid()}"  # other workers run this file too
 STAT = b"%d (%s) %s 1 2 3 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 %d 0 9876 0 0"
@@ -22,8 +25,6 @@ STAT = b"%d (%s) %s 1 2 3 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 %d 0 9876 0 0"
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     env = {MARK: mark(HOME, "v1", "web.1")}
     with subprocess.Popen(["/bin/sleep", "1000"], env=env, start_new_session=True) as process:
-        while mark_of(process.pid) is None:  # exec has succeeded a moment before the environment can be read
-            os.sched_yield()
         yield process
         process.kill()
 
@@ -66,6 +67,33 @@ def test_a_process_is_found_by_its_mark_and_by_no_other(sleeper: subprocess.Pope
     assert mark_of(sleeper.pid) == mark(HOME, "v1", "web.1")
     assert [found.pid for found in of_home(HOME)] == [sleeper.pid]
     assert of_home("/srv/a") == []
+
+
+AGAIN = """i=$((${1:-0} + 1)); [ $i -gt 500 ] || exec sh -c "$0" "$0" $i; echo done; read _"""
+
+
+def test_a_process_is_found_while_it_becomes_another_program() -> None:
+    """Without waiting, every sixteenth look finds no environment."""
+    env, pipe = {"PATH": os.defpath, "TMPDIR": "here"}, subprocess.PIPE
+    with subprocess.Popen(["sh", "-c", AGAIN, AGAIN], env=env, stdin=pipe, stdout=pipe) as process:
+        looks = 0
+        assert process.stdout is not None
+        while not select.select([process.stdout], [], [], 0)[0]:
+            assert b"TMPDIR=here" in environment(process.pid)
+            looks += 1
+        process.communicate()
+    assert looks > 500
+
+
+def test_a_process_without_an_environment_is_not_waited_for() -> None:
+    with subprocess.Popen(["/bin/sleep", "1000"], env={}) as process:
+        while look(process.pid) is None or b"sleep" not in Path(f"/proc/{process.pid}/stat").read_bytes():
+            os.sched_yield()
+        before = time.monotonic()
+        for _ in range(100):
+            assert environment(process.pid) == []
+        assert time.monotonic() - before < EXEC_LIMIT
+        process.kill()
 
 
 def test_a_process_is_found_by_its_session(sleeper: subprocess.Popen[bytes]) -> None:
