@@ -199,7 +199,7 @@ LEAN = {
             "traceback",
             "typer",
         },
-        152,
+        153,
     ),
     "gitrel.cli.executing": (
         {"gitrel.cli.app", "gitrel.run.pull", "gitrel.run.supervise", "gitrel.store.checkout", "gitrel.store.remote"}
