@@ -40,9 +40,13 @@ Snapshot: TypeAlias = Mapping[int, Seen]
 def parse_stat(raw: bytes) -> Seen:
     """One `/proc/PID/stat` (proc(5)). The second field may hold anything, parentheses and spaces included."""
     pid = int(raw[: raw.index(b" ")])
-    fields = raw[raw.rindex(b")") + 2 :].split()
+    fields = _after_name(raw)
     dead = fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
     return Seen(pid, int(fields[1]), int(fields[3]), int(fields[19]), dead)
+
+
+def _after_name(raw: bytes) -> list[bytes]:
+    return raw[raw.rindex(b")") + 2 :].split()
 
 
 def look(pid: int) -> Seen | None:
@@ -74,7 +78,7 @@ def _will_have_one(pid: int) -> bool:
     Where its code ends is what execve(2) writes down after the environment (fs/binfmt_elf.c, load_elf_binary).
     """
     raw = _read(f"/proc/{pid}/stat")
-    fields = raw[raw.rindex(b")") + 2 :].split() if raw else []
+    fields = _after_name(raw) if raw else []
     if len(fields) <= _ENV_END or fields[_VSIZE] == b"0":
         return False
     return fields[_END_CODE] == b"0" or fields[_ENV_END] != fields[_ENV_START]

@@ -7,7 +7,7 @@ parses re-encodes to the same bytes; anything else is a `FormatError`.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Generic, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from gitrel.dataclass import dataclass, replace
 from gitrel.errors import FormatError
@@ -36,6 +36,7 @@ __all__ = [
     "Cited",
     "CitedRelease",
     "ConfigRecord",
+    "Detached",
     "Health",
     "HeartbeatRecord",
     "R",
@@ -127,25 +128,32 @@ def parse_record(raw: bytes, fmt: ObjectFormat) -> Signed[AnyRecord]:
         author=commit.author,
         committer=commit.committer,
         signature=commit.signature,
-        payload=_unsigned(raw, fmt),
+        payload=_take_signature(raw, fmt)[1],
         raw=raw,
         id=RecordId.of("commit", raw, fmt),
     )
 
 
-def _unsigned(raw: bytes, fmt: ObjectFormat) -> bytes:
-    """A canonical commit's bytes without its signature, the last of its headers."""
-    start = raw.index(b"\n%s " % signature_header(fmt).encode())
-    return raw[:start] + raw[raw.index(b"\n\n", start) :]
+class Detached(NamedTuple):
+    """A signature, and what it should be made over: `Signed.signature` and `Signed.payload`."""
+
+    signature: str
+    payload: bytes
 
 
-def read_signature(raw: bytes, fmt: ObjectFormat) -> tuple[str, bytes] | None:
-    """`Signed.signature` and `Signed.payload` of a record, without a look at the rest; None if this cannot be one."""
-    head, begin, rest = raw.partition(b"\n%s " % signature_header(fmt).encode())
-    armor, blank, message = rest.partition(b"\n\n")
-    if not (begin and blank and armor.isascii()):
+def read_signature(raw: bytes, fmt: ObjectFormat) -> Detached | None:
+    """The signature of a record, without a look at the rest; None if this cannot be one."""
+    armor, payload = _take_signature(raw, fmt)
+    if not armor.isascii() or len(payload) == len(raw):
         return None
-    return armor.decode().replace("\n ", "\n"), head + blank + message
+    return Detached(armor.decode().replace("\n ", "\n"), payload)
+
+
+def _take_signature(raw: bytes, fmt: ObjectFormat) -> tuple[bytes, bytes]:
+    """What a commit has as the last of its headers, folded, and its bytes without that header; all if it has none."""
+    head, _, rest = raw.partition(b"\n%s " % signature_header(fmt).encode())
+    armor, blank, message = rest.partition(b"\n\n")
+    return (armor, head + blank + message) if blank else (b"", raw)
 
 
 R = TypeVar("R", TrustRecord, ConfigRecord, BuildRecord, ReleaseRecord, HeartbeatRecord, ReceiptRecord)

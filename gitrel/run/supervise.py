@@ -288,7 +288,7 @@ class Supervisor:
                 self._cast.kill()
             case rollout_state.MarkPrepared(formation):
                 what = f"release phase of {formation.release}"
-                self._record(what, lambda: self._recorder.prepared(formation), f"the {what} is done")
+                self._record(what, partial(self._recorder.prepared, formation), f"the {what} is done")
             case rollout_state.MarkGood(formation):
                 self._is_good(formation)
             case rollout_state.MarkFailed(formation, why):
@@ -307,7 +307,7 @@ class Supervisor:
         self._since = time.time()
         self._room.sockets.keep(formation.sockets)
         self._vouched.clear()
-        self._record("good release", lambda: self._recorder.good(formation), f"{formation.release} is good")
+        self._record("good release", partial(self._recorder.good, formation), f"{formation.release} is good")
         self._manager.ready()
 
     def _record(self, what: str, call: Callable[[], None], said: str) -> None:

@@ -12,20 +12,17 @@ import contextlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from gitrel.errors import FormatError, LocalStateError, NotFound
+from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
 from gitrel.format.commit import MAX_RECORD
-from gitrel.format.record import read_signature
+from gitrel.format.record import Detached, read_signature
 from gitrel.ids import KeyId, ObjectFormat, ObjectId
-from gitrel.keys.sshsig import parse_sshsig
 from gitrel.trust.content import Objects
+from gitrel.trust.signers import verify_signature
 from gitrel.workers import Share, in_order
 
 _SHARE = 128  # records that are read, and verified, at a time
 _AHEAD = 4096 * 1024  # bytes of records and signatures that wait
 _PARENTS = 3  # of a release: the one before it, its build, its config
-
-Signature = tuple[str, bytes]
-"""The armor, and what it should be made over."""
 
 
 class Window(NamedTuple):
@@ -33,13 +30,13 @@ class Window(NamedTuple):
 
     oids: Sequence[ObjectId]
     commits: Mapping[ObjectId, bytes]
-    signers: Mapping[Signature, KeyId]
+    signers: Mapping[Detached, KeyId]
 
 
 def windows(objects: Objects, oids: Sequence[ObjectId]) -> Generator[Window, None, None]:
     """All records, in order. Close it if it may not be exhausted."""
 
-    def shares() -> Iterator[Share[tuple[Window, list[Signature]], list[Signature]]]:
+    def shares() -> Iterator[Share[tuple[Window, list[Detached]], list[Detached]]]:
         seen = set(oids)
         for at in range(0, len(oids), _SHARE):
             some = oids[at : at + _SHARE]
@@ -54,15 +51,13 @@ def windows(objects: Objects, oids: Sequence[ObjectId]) -> Generator[Window, Non
             yield window._replace(signers=good)
 
 
-def _verify(signatures: Iterable[Signature]) -> list[KeyId | None]:
-    return [_signer(armor, payload) for armor, payload in signatures]
+def _verify(signatures: Iterable[Detached]) -> list[KeyId | None]:
+    return [_signer(each) for each in signatures]
 
 
-def _signer(armor: str, payload: bytes) -> KeyId | None:
-    with contextlib.suppress(FormatError):
-        signature = parse_sshsig(armor)
-        signature.verify(payload)
-        return signature.public_key.id
+def _signer(signature: Detached) -> KeyId | None:
+    with contextlib.suppress(Refused):
+        return verify_signature(signature, "")
     return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, NoUsableKey, Refused
-from gitrel.format.record import AnyRecord, R, Signed, SignedApproval, parse_approval, parse_record_as
+from gitrel.format.record import AnyRecord, Detached, R, Signed, SignedApproval, parse_approval, parse_record_as
 from gitrel.format.trust import Role, TrustPolicy
 from gitrel.ids import PRODUCTION, App, BuildRef, KeyId, LedgerKind, LedgerRef, ObjectFormat, PersonName, RecordId
 from gitrel.keys.sshsig import parse_sshsig
@@ -44,7 +44,7 @@ def parse_canonical(kind: type[R], raw: bytes, fmt: ObjectFormat, where: str) ->
         ) from None
 
 
-def verify_signature(signed: Signed[AnyRecord] | SignedApproval, where: str) -> KeyId:
+def verify_signature(signed: Signed[AnyRecord] | SignedApproval | Detached, where: str) -> KeyId:
     """The key that signed. Raises `Refused` (2: not the one spelling; 5: the signature does not match)."""
     try:
         signature = parse_sshsig(signed.signature)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from gitrel.dataclass import dataclass
 from gitrel.errors import FormatError, LocalStateError, NotFound, Refused
-from gitrel.format.record import AnyRecord, BuildRecord, ConfigRecord, Signed, TrustRecord
+from gitrel.format.record import AnyRecord, BuildRecord, ConfigRecord, Detached, Signed, TrustRecord
 from gitrel.format.refs import RefMap, RefView, view
 from gitrel.format.tree import Mode, parse_tree
 from gitrel.format.trust import SIGNERS_FILE, TRUST_FILE
@@ -39,9 +39,6 @@ from gitrel.trust.content import Objects
 from gitrel.trust.ledger import ReleaseLedger, Verdict
 from gitrel.trust.parts import verify_signatures
 from gitrel.trust.signers import judge_signers, parse_canonical, verify_signature
-
-if TYPE_CHECKING:
-    from gitrel.trust.ahead import Signature
 
 K = TypeVar("K")
 P = ParamSpec("P")
@@ -104,7 +101,7 @@ class RecordReader:
         self._looked_up = 0
         self._listed: dict[str, dict[str, ObjectId]] = {}
         self._commits: Mapping[ObjectId, bytes] = {}
-        self._signers: Mapping[Signature, KeyId] = {}
+        self._signers: Mapping[Detached, KeyId] = {}
 
     def known(self, oid: ObjectId) -> bytes | None:
         """A commit that was read ahead."""
@@ -114,7 +111,7 @@ class RecordReader:
         return self.known(oid) or self._objects.read(oid, "commit")
 
     def signer(self, signed: Signed[AnyRecord], where: str) -> KeyId:
-        return self._signers.get((signed.signature, signed.payload)) or verify_signature(signed, where)
+        return self._signers.get(Detached(signed.signature, signed.payload)) or verify_signature(signed, where)
 
     def ahead(self, found: Mapping[K, ObjectId]) -> Generator[tuple[K, ObjectId], None, None]:
         """The items of `found`. If they are many, what is asked for of each has been read and verified already.

@@ -142,9 +142,13 @@ class Host:
     def argv(self, *args: str) -> list[str]:
         return [PYTHON, "-P", "-m", "gitrel", *args]
 
+    def attempt(self, *args: str, env: Mapping[str, str] | None = None) -> Done:
+        """Run gitrel for this home, whatever comes of it."""
+        return gitrel(list(args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
+
     def gitrel(self, *args: str, code: int = 0, env: Mapping[str, str] | None = None) -> Done:
         """Run gitrel for this home; any other exit status than `code` fails the test."""
-        done = gitrel(list(args), self.path.parent, {**self.env, "GITREL_HOME": str(self.path), **(env or {})})
+        done = self.attempt(*args, env=env)
         assert done.code == code, f"gitrel {' '.join(args)}: {done.code} instead of {code}\n{done.out}{done.err}"
         assert "Traceback" not in done.err
         return done

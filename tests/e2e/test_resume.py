@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from apps import Host, Shop, farm, host, shop
 from cutter import DOWN, Cutter, cutter
-from room import Done, files_of, gitrel, refs_of, run
+from room import Done, files_of, refs_of, run
 from servers import Servers, servers
 from test_server_crash import copied, killed, points, rubbish
 
@@ -114,7 +114,7 @@ def pull_until_done(server: Host) -> list[Done]:
     said = []
     for _ in range(12):
         before = untouched(server)
-        done = gitrel(["pull"], server.path.parent, {**server.env, "GITREL_HOME": str(server.path)})
+        done = server.attempt("pull")
         said.append(done)
         if done.code == 0:
             return said

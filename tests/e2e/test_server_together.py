@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from apps import Host, Shop, farm, host, shop
-from room import Done, gitrel, run
+from room import Done, run
 
 __all__ = ["farm", "host", "shop"]  # fixtures
 
@@ -50,10 +50,10 @@ class Crowd:
         return thread
 
     def _run(self, args: tuple[str, ...]) -> Done:
-        env = {**self._server.env, "GITREL_HOME": str(self._server.path)}
         if args[0] == "exec":  # what it becomes is told by its program
+            env = {**self._server.env, "GITREL_HOME": str(self._server.path)}
             return run(self._server.argv(*args), self._server.path.parent, env)
-        return gitrel(list(args), self._server.path.parent, env)
+        return self._server.attempt(*args)
 
 
 def test_nobody_breaks(shop: Shops, host: Hosts) -> None:

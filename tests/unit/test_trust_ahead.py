@@ -14,7 +14,7 @@ from test_trust_promises import EXPECTED, mixed
 
 from gitrel import workers
 from gitrel.format.commit import MAX_RECORD
-from gitrel.format.record import AnyRecord, Signed
+from gitrel.format.record import AnyRecord, Detached, Signed
 from gitrel.ids import KeyId, ObjectFormat, ObjectId
 from gitrel.trust import ahead, walk
 
@@ -66,7 +66,7 @@ def test_nothing_is_verified_twice(fmt: ObjectFormat, monkeypatch: pytest.Monkey
 def test_others_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     sim, own, here = shop(6), os.getpid(), []
 
-    def verified(armor: str, payload: bytes) -> None:
+    def verified(_signature: Detached) -> None:
         here.append(os.getpid() == own)
 
     monkeypatch.setattr(ahead, "_signer", verified)
